@@ -1,0 +1,111 @@
+"""The environment, read in this module alone and passed on as data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import UsageError
+
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+PREFIXES = ("SGLANG_DIFFUSION_", "SGLANG_")
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """Return the names under which a variable works, strongest first.
+
+    `SGLANG_DIFFUSION_X` is known as `SGDIFF_X`, then `SGDIFF_DIFFUSION_X`, then its own name; a name of this project
+    has one spelling.
+    """
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            short = "SGDIFF_" + name.removeprefix(prefix)
+            return tuple(dict.fromkeys((short, name.replace("SGLANG_", "SGDIFF_", 1), name)))
+    return (name,)
+
+
+def lookup(name: str, environ: Mapping[str, str] | None = None) -> tuple[str, str] | None:
+    """Return the spelling found and its value; empty counts as unset."""
+    environ = os.environ if environ is None else environ
+    return next(((key, environ[key]) for key in spellings(name) if environ.get(key)), None)
+
+
+def boolean(name: str, value: str) -> bool:
+    """Read a truth value; raises UsageError naming the variable."""
+    if value.lower() not in TRUE + FALSE:
+        raise UsageError(f"{name}: must be one of {', '.join(TRUE + FALSE)}, got '{value}'")
+    return value.lower() in TRUE
+
+
+def project_names(environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the variables that carry this project's prefix."""
+    return (name for name in (os.environ if environ is None else environ) if name.startswith("SGDIFF_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Settings that exist only as variables."""
+
+    cache_root: Path
+    use_modelscope: bool = False
+    overlay_registry: str | None = None
+    profiler_dir: Path = Path("logs")
+    stage_logging: bool = False
+    perf_log_dir: Path | None = None
+    sync_stage_profiling: bool = False
+    git_commit: str | None = None
+    hub_offline: bool = False
+    no_color: bool = False
+    test_step_delay_ms: float = 0.0
+    test_fault: str | None = None
+
+
+# Variables without a flag, for the check of unknown names: also those that later parts of the program read.
+ENVIRONMENT_ONLY = (
+    "SGLANG_USE_MODELSCOPE", "SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY", "SGLANG_DIFFUSION_CACHE_ROOT",
+    "SGLANG_DIFFUSION_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR", "SGLANG_DIFFUSION_STAGE_LOGGING",
+    "SGLANG_PERF_LOG_DIR", "SGLANG_DIFFUSION_SYNC_STAGE_PROFILING", "SGLANG_VAE_TORCH_COMPILE_MODE",
+    "SGLANG_GIT_COMMIT", "SGDIFF_API_KEY", "SGDIFF_WEBHOOK_SECRET", "SGDIFF_TEST_STEP_DELAY_MS", "SGDIFF_TEST_FAULT",
+    "SGLANG_CLOUD_STORAGE_TYPE", "SGLANG_S3_BUCKET_NAME", "SGLANG_S3_ACCESS_KEY_ID", "SGLANG_S3_SECRET_ACCESS_KEY",
+    "SGLANG_S3_ENDPOINT_URL", "SGLANG_S3_REGION_NAME", "SGDIFF_S3_PREFIX", "SGDIFF_S3_PUBLIC_BASE_URL",
+    "SGDIFF_S3_PRESIGN_SECONDS",
+    *(f"SGLANG_CACHE_DIT_SECONDARY_{key}" for key in ("FN", "BN", "WARMUP", "RDT", "MC", "TAYLORSEER", "TS_ORDER")),
+)  # fmt: skip
+
+
+def read(environ: Mapping[str, str] | None = None) -> Environment:
+    """Read the settings that exist only as variables. Raises UsageError naming variable and value."""
+    environ = os.environ if environ is None else environ
+
+    def text(*names: str) -> str | None:
+        return next((found[1] for name in names if (found := lookup(name, environ))), None)
+
+    def flag(name: str) -> bool:
+        found = lookup(name, environ)
+        return boolean(*found) if found else False
+
+    def number(name: str) -> float:
+        found = lookup(name, environ)
+        try:
+            return float(found[1]) if found else 0.0
+        except ValueError:
+            raise UsageError(f"{name}: must be a number, got '{text(name)}'") from None
+
+    cache_home = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    perf_log_dir = text("SGLANG_PERF_LOG_DIR")
+    return Environment(
+        cache_root=Path(text("SGLANG_DIFFUSION_CACHE_ROOT") or cache_home / "sgdiff"),
+        use_modelscope=flag("SGLANG_USE_MODELSCOPE"),
+        overlay_registry=text("SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY"),
+        profiler_dir=Path(text("SGLANG_DIFFUSION_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR") or "logs"),
+        stage_logging=flag("SGLANG_DIFFUSION_STAGE_LOGGING"),
+        perf_log_dir=Path(perf_log_dir) if perf_log_dir else None,
+        sync_stage_profiling=flag("SGLANG_DIFFUSION_SYNC_STAGE_PROFILING"),
+        git_commit=text("SGLANG_GIT_COMMIT"),
+        hub_offline=flag("HF_HUB_OFFLINE"),
+        no_color=bool(environ.get("NO_COLOR")),
+        test_step_delay_ms=number("SGDIFF_TEST_STEP_DELAY_MS"),
+        test_fault=text("SGDIFF_TEST_FAULT"),
+    )

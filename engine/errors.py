@@ -1,0 +1,84 @@
+"""Every error that a user can meet: message, machine-readable code, exit status of the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SgdiffError(Exception):
+    """Base of all errors with a message meant for the user.
+
+    `code` is the machine-readable name used in JSON and HTTP bodies; `param` names the field at fault, if one is.
+    """
+
+    code = "internal_error"
+    exit_status = 1
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.param = param
+
+
+class UsageError(SgdiffError):
+    """What was asked cannot be: a wrong value, name or combination. Always raised before any weight is loaded."""
+
+    code = "invalid_value"
+    exit_status = 2
+
+
+class NotAvailable(UsageError):
+    """A setting that the contract names and this build does not have yet."""
+
+    code = "unsupported_parameter"
+
+
+class ModelError(SgdiffError):
+    """The model is missing, gated, incomplete or of a kind that cannot be served."""
+
+    code = "model_not_found"
+
+
+class InputError(SgdiffError):
+    """An input file (image, mask, recipe) cannot be read or does not fit."""
+
+    code = "invalid_image"
+    exit_status = 2
+
+
+class OutputError(SgdiffError):
+    """A result cannot be written."""
+
+    code = "output_not_writable"
+
+
+class GenerationError(SgdiffError):
+    """A run failed for a reason of its own; the engine stays usable."""
+
+    code = "generation_failed"
+
+
+class OutOfMemory(SgdiffError):
+    """The device has too little memory; the message says what to try."""
+
+    code = "out_of_memory"
+
+
+class Cancelled(SgdiffError):
+    """The run was cancelled between two steps, stages or VAE tiles."""
+
+    code = "cancelled"
+    exit_status = 130
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def listed(values: Iterable[object]) -> str:
+    """Return the allowed values as one comma-separated text."""
+    return ", ".join(str(value) for value in values)

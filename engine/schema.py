@@ -1,0 +1,223 @@
+"""The one description of a setting: what flags, config keys, environment, JSON, forms and help are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from engine.errors import NotAvailable, UsageError, listed, suggest
+
+T = TypeVar("T")
+Kind = Literal["bool", "int", "float", "str", "list", "map", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """What a field says about itself, beside its type and limits.
+
+    `later` is True for a setting that is not built yet, or lists the values of it that are not. `optional` marks a
+    request field that only some models use. `env` lists further environment names, each without its prefix.
+    """
+
+    help: str
+    topic: str = ""
+    aliases: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    later: bool | tuple[Any, ...] = False
+    optional: bool = False
+    metavar: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a settings dataclass, read once from its annotation."""
+
+    name: str
+    kind: Kind
+    item: Kind  # the kind of one entry of a list; the kind itself otherwise
+    choices: tuple[Any, ...]
+    default: Any
+    opt: Opt
+    annotation: Any
+    group: type | None  # the dataclass of a nested group
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.opt.aliases)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Strip `Annotated` and `None`; return the alternatives that are left."""
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for arg in get_args(annotation) if arg is not type(None) for part in _parts(arg)]
+    return [annotation]
+
+
+def _kind(part: Any) -> Kind:
+    if get_origin(part) is Literal:
+        return _kind(type(get_args(part)[0]))
+    if get_origin(part) is tuple:
+        return "list"
+    if get_origin(part) in (dict, Mapping) or part is dict:
+        return "map"
+    if dataclasses.is_dataclass(part):
+        return "group"
+    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
+    return kinds[part]
+
+
+def _field(field: dataclasses.Field[Any], annotation: Any) -> Field:
+    alternatives = _parts(annotation)
+    lists = [part for part in alternatives if get_origin(part) is tuple]
+    main = lists[0] if lists else alternatives[0]
+    items = _parts(get_args(main)[0]) if lists else [main]
+    kind = _kind(main)
+    choices = get_args(items[0]) if get_origin(items[0]) is Literal else ()
+    metadata = annotation.__metadata__ if get_origin(annotation) is Annotated else ()
+    opt = next(entry for entry in metadata if isinstance(entry, Opt))
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    group = main if kind == "group" else None
+    return Field(field.name, kind, _kind(items[0]), choices, default, opt, annotation, group)
+
+
+@functools.cache
+def fields(cls: type) -> dict[str, Field]:
+    """Return the described fields of a settings dataclass by name; fields without an `Opt` are not settings."""
+    hints = get_type_hints(cls, include_extras=True)
+    described = {}
+    for field in dataclasses.fields(cls):
+        annotation = hints[field.name]
+        if get_origin(annotation) is Annotated and any(isinstance(m, Opt) for m in annotation.__metadata__):
+            described[field.name] = _field(field, annotation)
+    return described
+
+
+@functools.cache
+def _by_any_name(cls: type) -> dict[str, Field]:
+    return {name: field for field in fields(cls).values() for name in field.names}
+
+
+def find(cls: type, name: str, where: str = "") -> Field:
+    """Return the field that `name` (or an alias; `-` equals `_`) stands for, or raise with the closest one."""
+    known = _by_any_name(cls)
+    key = name.replace("-", "_")
+    if key not in known:
+        raise UsageError(f"{where or name}: unknown name{suggest(key, known)}", code="unknown_parameter", param=name)
+    return known[key]
+
+
+@functools.cache
+def _adapter(cls: type, name: str) -> Any:
+    from pydantic import ConfigDict, TypeAdapter  # not at import: `--help` and forms do not validate
+
+    return TypeAdapter(fields(cls)[name].annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def check(cls: type, name: str, value: Any, where: str = "") -> Any:
+    """Return `value` checked against the type and limits of a field.
+
+    `where` names the source in the message (a flag, a file and key, a variable). Raises UsageError with the allowed
+    values; in a list field one single value counts as a list.
+    """
+    field, where = fields(cls)[name], where or name
+    if value is None:
+        return None
+    if field.group is not None:
+        if isinstance(value, field.group):
+            return value
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: must be a mapping, got {_shown(value)}", param=name)
+        return read(field.group, value, where)
+    if field.kind == "list" and not isinstance(value, list | tuple):
+        value = value if _is_scalar_too(field) else [value]
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(cls, name).validate_json(json.dumps(value))
+    except TypeError as error:
+        raise UsageError(f"{where}: {error}", param=name) from error
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_rule(field, error.errors()[-1])}, got {_shown(value)}", param=name) from error
+
+
+def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Build a settings dataclass from plain values: unknown names refused, every value checked.
+
+    Raises UsageError; a name given twice through an alias is an error too.
+    """
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        place = f"{where}.{key}" if where else key
+        field = find(cls, key, place)
+        if field.name in checked:
+            raise UsageError(f"{place}: given twice, also under another name of {field.name}", param=field.name)
+        checked[field.name] = check(cls, field.name, value, place)
+    return cls(**{name: value for name, value in checked.items() if value is not None})
+
+
+def require_available(cls: type, name: str, value: Any, where: str = "") -> None:
+    """Raise NotAvailable when a setting that is not built yet has a value other than its default."""
+    field, where = fields(cls)[name], where or name
+    if value is None or value == field.default:
+        return
+    if field.group is not None:
+        for inner in fields(field.group):
+            require_available(field.group, inner, getattr(value, inner), f"{where}.{inner}")
+    later = field.opt.later
+    if later is True:
+        raise NotAvailable(f"{where}: not available yet", param=name)
+    if isinstance(later, tuple):
+        missing = [entry for entry in (value if field.kind == "list" else [value]) if entry in later]
+        if missing:
+            built = listed(choice for choice in field.choices if choice not in later)
+            raise NotAvailable(f"{where}: '{missing[0]}' is not available yet; available: {built}", param=name)
+
+
+def plain(value: Any) -> Any:
+    """Return settings as JSON-able data; fields that are None are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: plain(entry) for name, entry in items if entry is not None}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return value
+
+
+def _is_scalar_too(field: Field) -> bool:
+    return any(get_origin(part) is not tuple for part in _parts(field.annotation))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _rule(field: Field, error: Mapping[str, Any]) -> str:
+    """Say what a value must be, from the field's choices or from the limit that it broke."""
+    context, kind = error.get("ctx") or {}, error["type"]
+    if field.choices:
+        return f"must be one of {listed(field.choices)}"
+    limits = {"greater_than_equal": ("ge", "at least"), "less_than_equal": ("le", "at most")}
+    limits |= {"greater_than": ("gt", "greater than"), "less_than": ("lt", "less than")}
+    if kind in limits:
+        key, words = limits[kind]
+        return f"must be {words} {context[key]:g}"
+    nouns = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "map": "a mapping"}
+    if kind == "finite_number":
+        return "must be a finite number"
+    if kind.endswith("_type") or kind.endswith("_parsing"):
+        noun = nouns.get(field.item, str(error["msg"]))
+        return f"must be {noun}" if field.kind != "list" else f"must be {noun} or a list of them"
+    return str(error["msg"])
