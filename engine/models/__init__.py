@@ -1,0 +1,1 @@
+"""The code of each model family, one file each."""
