@@ -1,0 +1,295 @@
+"""Which folder a model is: hub id, local path, bundled name or component overrides to checked local files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine import catalog, remote
+from engine.catalog import ModelSpec
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.errors import ModelError, UsageError, listed, suggest
+from engine.remote import INDEX, Access, read_json
+
+BUNDLED = ("tiny-scenes", "tiny-motion")
+# Of a component's configs the first that is there; `config.json` alone means that the component has weights.
+COMPONENT_CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json")
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+HASHED_WHOLE = 64 * 2**20
+EDGE = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A model that lies on the disk, complete as far as names tell, with nothing of it loaded."""
+
+    name: str  # as typed
+    folder: Path
+    revision: str | None  # the commit, when it comes from the hub
+    index: Mapping[str, Any]
+    configs: Mapping[str, Mapping[str, Any]]  # component -> its config
+    spec: ModelSpec | None  # None: not in the catalog
+    overrides: Mapping[str, Path] = field(default_factory=dict)  # component -> folder or file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `locate` would do. `download_bytes` is None where the hub does not tell before."""
+
+    name: str
+    folder: Path | None
+    cached: bool
+    download_bytes: int | None
+    spec: ModelSpec | None
+
+
+def locate(config: EngineConfig, environment: Environment) -> Source:
+    """Return where the model of `config` lies, downloading what is missing.
+
+    Raises ModelError or, for a wrong component name, UsageError; the messages say what to do.
+    """
+    access = _access(config, environment)
+    given = _local_overrides(config)
+    folder = _local_folder(config)
+    repo = config.model_path
+    root = folder if folder is not None else remote.fetch(repo, config.revision, (INDEX,), access)
+    index = _index(repo, root)
+    _check_names(config, index)
+    needed = [key for key in component_keys(index) if key not in given]
+    if folder is None:
+        kinds = {key: access.kinds if key in needed else remote.CONFIGS for key in component_keys(index)}
+        patterns = [INDEX, *(f"{key}/{kind}" for key in kinds for kind in kinds[key])]
+        root = remote.fetch(repo, remote.commit_of(root) or config.revision, patterns, access)
+    overrides = {
+        key: value if isinstance(value, Path) else remote.fetch_component(value, key, access)
+        for key, value in given.items()
+    }
+    _check_complete(config, root, needed)
+    configs = _configs(root, index, overrides)
+    return Source(
+        name=config.model_path,
+        folder=root,
+        revision=remote.commit_of(root),
+        index=index,
+        configs=configs,
+        spec=_spec(config, index, configs),
+        overrides=overrides,
+    )
+
+
+def plan(config: EngineConfig, environment: Environment) -> Plan:
+    """Say what `locate` would do; nothing is downloaded. Raises as `locate` does."""
+    access = _access(config, environment)
+    name, folder = config.model_path, _local_folder(config)
+    given = _local_overrides(config)
+    remote_parts = {key: value for key, value in given.items() if isinstance(value, str)}
+    if access.offline or (folder is not None and not remote_parts):
+        source = locate(config, environment)
+        return Plan(name=name, folder=source.folder, cached=True, download_bytes=0, spec=source.spec)
+    if access.modelscope:
+        return Plan(name=name, folder=folder, cached=False, download_bytes=None, spec=_spec(config, {}, {}))
+    index: Mapping[str, Any]
+    if folder is not None:
+        index, place, size = _index(name, folder), folder, 0
+    else:
+        try:
+            found = remote.listing(name, config.revision, access)
+        except remote.UnreachableError as error:
+            try:
+                return plan(dataclasses.replace(config, offline=True), environment)
+            except remote.UnreachableError:
+                raise error from None
+        index, place = found.index, found.folder
+        size = found.bytes_of([key for key in component_keys(index) if key not in given])
+        folder = found.folder if size == 0 else None
+    _check_names(config, index)
+    local_parts = {key: value for key, value in given.items() if isinstance(value, Path)}
+    size += sum(remote.component_bytes(repo, key, access) for key, repo in remote_parts.items())
+    return Plan(
+        name=name,
+        folder=folder,
+        cached=size == 0,
+        download_bytes=size,
+        spec=_spec(config, index, _configs(place, index, local_parts)),
+    )
+
+
+def bundled(name: str) -> Path | None:
+    """Return the folder of a model that travels with the program, in the installed package or in the checkout."""
+    if Path(name).name != name:
+        return None
+    return next((place / name for place in _shelves() if (place / name / INDEX).is_file()), None)
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Return the names of the models that travel with this installation."""
+    return tuple(sorted({path.parent.name for place in _shelves() for path in place.glob(f"*/{INDEX}")}))
+
+
+def component_keys(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the components that a model index lists; those that it leaves empty do not count."""
+    return tuple(key for key in _slots(index) if index[key][1])
+
+
+def _slots(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that may hold a component. A key names a folder, so nothing but a plain name counts."""
+    return tuple(
+        key for key, value in index.items() if isinstance(value, list) and len(value) == 2 and key.isidentifier()
+    )
+
+
+_hashes: dict[tuple[Any, ...], str] = {}
+
+
+def folder_hash(folder: Path) -> str:
+    """Return the sha256 of a model: index and components, by relative path, size and content.
+
+    Of files above 64 MiB the first and last MiB stand for the content. Kept in memory until a file changes.
+    """
+    keys = component_keys(read_json(folder / INDEX)) if (folder / INDEX).is_file() else ("",)
+    found = [folder / INDEX, *(path for key in keys for path in (folder / key).rglob("*"))]
+    files = sorted({(path.relative_to(folder).as_posix(), path) for path in found if path.is_file()})
+    stats = [(name, path, path.stat()) for name, path in files]
+    identity = (str(folder.resolve()), *((name, stat.st_size, stat.st_mtime_ns) for name, _, stat in stats))
+    if identity not in _hashes:
+        digest = hashlib.sha256()
+        for name, path, stat in stats:
+            digest.update(f"{name}\0{stat.st_size}\0".encode())
+            _digest_content(digest, path, stat.st_size)
+        _hashes[identity] = digest.hexdigest()
+    return _hashes[identity]
+
+
+def _digest_content(digest: Any, path: Path, size: int) -> None:
+    with path.open("rb") as file:
+        if size <= HASHED_WHOLE:
+            digest.update(file.read())
+        else:
+            digest.update(file.read(EDGE))
+            file.seek(size - EDGE)
+            digest.update(file.read(EDGE))
+
+
+def _shelves() -> tuple[Path, ...]:
+    package = Path(__file__).resolve().parent
+    return package / "assets" / "models", package.parent / "assets" / "models"
+
+
+def _access(config: EngineConfig, environment: Environment) -> Access:
+    offline = config.offline or environment.hub_offline
+    return Access(offline=offline, modelscope=environment.use_modelscope, trust=config.trust_remote_code)
+
+
+def _typed_as_path(text: str) -> bool:
+    return text.startswith((".", "/", "~"))
+
+
+def _local_folder(config: EngineConfig) -> Path | None:
+    """Return the folder that `model_path` names on this machine; None when it is a hub id."""
+    name = config.model_path
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ModelError(f"{name}: is a file; a model is a folder with {INDEX}")
+    found = bundled(name)
+    if found is not None:
+        return found
+    if name in BUNDLED:
+        raise ModelError(f"{name}: this bundled model is missing from the installation")
+    if _typed_as_path(name):
+        raise ModelError(f"{name}: no such folder")
+    if not remote.is_repo_id(name):
+        close = suggest(name, [*BUNDLED, *(spec.id for spec in catalog.MODELS)])
+        message = f"{name}: no such folder, and neither a bundled model nor a hub id (owner/name){close}"
+        raise ModelError(f"{message}; bundled: {listed(bundled_names() or ('none',))}")
+    return None
+
+
+def _local_overrides(config: EngineConfig) -> dict[str, Path | str]:
+    """Return the local path or the hub id given for each component."""
+    given: dict[str, Path | str] = {}
+    for key, value in config.component_paths.items():
+        component, path = key.replace("-", "_"), Path(value).expanduser()
+        if path.exists():
+            whole_model = (path / INDEX).is_file() and (path / component).is_dir()
+            given[component] = path / component if whole_model else path
+        elif _typed_as_path(value) or not remote.is_repo_id(value):
+            raise ModelError(f"{_flag(component)}: {value}: no such file or folder", param="component_paths")
+        else:
+            given[component] = value
+    return given
+
+
+def _flag(component: str) -> str:
+    return f"--{component.replace('_', '-')}-path"
+
+
+def _index(name: str, folder: Path) -> dict[str, Any]:
+    if not (folder / INDEX).is_file():
+        raise ModelError(remote.no_model(name))
+    index = read_json(folder / INDEX)
+    if not component_keys(index):
+        raise ModelError(f"{name}: {INDEX} lists no components")
+    return index
+
+
+def _check_names(config: EngineConfig, index: Mapping[str, Any]) -> None:
+    """Refuse an override of a component that the model does not have; one that it leaves empty may be given."""
+    known = _slots(index)
+    for key in config.component_paths:
+        component = key.replace("-", "_")
+        if component not in known:
+            message = f"{_flag(component)}: the model has no component '{component}'{suggest(component, known)}"
+            raise UsageError(f"{message}; its components: {listed(component_keys(index))}", param="component_paths")
+
+
+def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:
+    """Raise ModelError for a component without folder, and for weights that are absent or may not be read."""
+    for key in keys:
+        folder = root / key
+        if not folder.is_dir():
+            raise ModelError(f"{config.model_path}: is incomplete: the folder of its component '{key}' is missing")
+        if config.load_format == "dummy" or not (folder / "config.json").is_file():
+            continue
+        names = {path.name for path in folder.iterdir() if path.exists()}  # a broken link is no file
+        needed = _shards(folder, names)
+        if needed - names:
+            message = f"{config.model_path}: is incomplete: {key}/{min(needed - names)} is missing"
+            raise ModelError(message)
+        pickled = sorted(name for name in names if name.endswith(PICKLED))
+        if any(name.endswith(".safetensors") for name in names) or (pickled and config.trust_remote_code):
+            continue
+        message = f"{config.model_path}: its component '{key}' has no safetensors weights"
+        if not config.trust_remote_code:
+            found = f" (found {pickled[0]})" if pickled else ""
+            message += f"{found}; weights of other formats need --trust-remote-code"
+        raise ModelError(message)
+
+
+def _shards(folder: Path, names: set[str]) -> set[str]:
+    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
+    maps = [read_json(folder / name).get("weight_map", {}) for name in indexes]
+    return {shard for weight_map in maps for shard in weight_map.values()}
+
+
+def _configs(root: Path, index: Mapping[str, Any], overrides: Mapping[str, Path]) -> dict[str, Mapping[str, Any]]:
+    """Read the config of each component; an override that is a bare file keeps the model's own."""
+    configs: dict[str, Mapping[str, Any]] = {}
+    for key in dict.fromkeys([*component_keys(index), *overrides]):
+        place = overrides.get(key, root)
+        folder = place if key in overrides and place.is_dir() else root / key
+        path = next((folder / name for name in COMPONENT_CONFIGS if (folder / name).is_file()), None)
+        configs[key] = read_json(path) if path is not None else {}
+    return configs
+
+
+def _spec(config: EngineConfig, index: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> ModelSpec | None:
+    named = index.get("_class_name")
+    pipeline = named[-1] if isinstance(named, list) else named
+    return catalog.match(config.model_path, config.model_id, config.pipeline_class_name or pipeline, configs)

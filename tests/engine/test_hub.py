@@ -1,0 +1,538 @@
+"""From a name to checked local files, without network: the hub client is replaced, its exceptions are the real ones."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
+
+from engine import hub
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.errors import ModelError, SgdiffError, UsageError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OWNER = "someone/pictures"
+INDEX = {
+    "_class_name": "FluxPipeline",
+    "_diffusers_version": "0.42.1",
+    "image_encoder": [None, None],
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def write_model(folder: Path, guidance: bool = True) -> Path:
+    files = {
+        "model_index.json": json.dumps(INDEX),
+        "scheduler/scheduler_config.json": '{"shift": 3.0}',
+        "transformer/config.json": json.dumps({"guidance_embeds": guidance}),
+        "transformer/diffusion_pytorch_model.safetensors": "weights",
+        "vae/config.json": '{"latent_channels": 16}',
+        "vae/diffusion_pytorch_model.safetensors": "weights of the vae",
+    }
+    for name, text in files.items():
+        write(folder / name, text)
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+class Hub:
+    """Repositories as folders, answered as the client would: by patterns, into one folder per commit."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.calls: list[dict[str, Any]] = []
+
+    def repo(self, name: str) -> Path:
+        return self.place / "remote" / name
+
+    def snapshot_download(self, repo_id: str, **given: Any) -> Any:
+        self.calls.append({"repo": repo_id, **given})
+        source, cache = self.repo(repo_id), self.place / "cache" / repo_id / "snapshots" / COMMIT
+        wanted = list(
+            filter_repo_objects(
+                names(source), allow_patterns=given["allow_patterns"], ignore_patterns=given["ignore_patterns"]
+            )
+        )
+        if given.get("dry_run"):
+            return [
+                SimpleNamespace(
+                    filename=name,
+                    file_size=(source / name).stat().st_size,
+                    is_cached=(cache / name).exists(),
+                    will_download=not (cache / name).exists(),
+                    local_path=str(cache / name),
+                    commit_hash=COMMIT,
+                )
+                for name in wanted
+            ]
+        cache.mkdir(parents=True, exist_ok=True)
+        for name in wanted:
+            (cache / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, cache / name)
+        return str(cache)
+
+    def hf_hub_download(self, repo_id: str, filename: str, *, revision: str, cache_dir: str) -> str:
+        return str(shutil.copyfile(self.repo(repo_id) / filename, Path(cache_dir) / filename))
+
+
+@pytest.fixture
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    fake = Hub(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake.snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake.hf_hub_download)
+    return fake
+
+
+def locate(model: str | Path, *, offline_variable: bool = False, modelscope: bool = False, **config: Any) -> hub.Source:
+    environment = Environment(cache_root=Path("unused"), hub_offline=offline_variable, use_modelscope=modelscope)
+    return hub.locate(EngineConfig(model_path=str(model), **config), environment)
+
+
+def plan(model: str | Path, **config: Any) -> hub.Plan:
+    return hub.plan(EngineConfig(model_path=str(model), **config), Environment(cache_root=Path("unused")))
+
+
+def message(action: Callable[[], Any], kind: type[SgdiffError] = ModelError) -> str:
+    with pytest.raises(SgdiffError) as caught:
+        action()
+    assert type(caught.value) is kind or isinstance(caught.value, kind)
+    return caught.value.message
+
+
+# --- local folders
+
+
+def test_a_local_folder_is_read_and_matched_by_its_configs(tmp_path: Path) -> None:
+    source = locate(write_model(tmp_path / "mine", guidance=False))
+    assert (source.name, source.folder) == (str(tmp_path / "mine"), tmp_path / "mine")
+    assert source.revision is None
+    assert source.index == INDEX
+    assert source.configs["scheduler"] == {"shift": 3.0}
+    assert source.configs["vae"] == {"latent_channels": 16}
+    assert source.spec is not None
+    assert source.spec.id == "black-forest-labs/FLUX.1-schnell"
+    assert source.overrides == {}
+
+
+def test_an_unknown_pipeline_has_no_spec_unless_named(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "mine")
+    write(folder / "model_index.json", json.dumps({**INDEX, "_class_name": "OtherPipeline"}))
+    assert locate(folder).spec is None
+    named = locate(folder, model_id="FLUX.1-dev").spec
+    assert named is not None
+    assert named.id == "black-forest-labs/FLUX.1-dev"
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~/mine").folder == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("path", ["./missing", "/missing", "~/missing"])
+def test_a_missing_local_path_is_never_tried_as_a_hub_id(path: str, online: Hub) -> None:
+    assert message(lambda: locate(path)) == f"{path}: no such folder"
+    assert online.calls == []
+
+
+def test_a_name_that_is_nothing(online: Hub) -> None:
+    assert message(lambda: locate("tiny-scene")).startswith(
+        "tiny-scene: no such folder, and neither a bundled model nor a hub id (owner/name); did you mean 'tiny-scenes'?"
+        "; bundled: "
+    )
+    assert message(lambda: locate("a/b/c")).startswith("a/b/c: no such folder, and neither a bundled model")
+    assert online.calls == []
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    assert message(lambda: locate(tmp_path)) == (
+        f"{tmp_path}: is no diffusers model; looked for model_index.json and the component folders that it lists"
+    )
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    write(tmp_path / "flux.safetensors", "x")
+    path = tmp_path / "flux.safetensors"
+    assert message(lambda: locate(path)) == f"{path}: is a file; a model is a folder with model_index.json"
+
+
+def test_an_index_without_components_or_that_is_no_json(tmp_path: Path) -> None:
+    write(tmp_path / "model_index.json", '{"_class_name": "FluxPipeline", "../x": ["diffusers", "Y"]}')
+    assert message(lambda: locate(tmp_path)) == f"{tmp_path}: model_index.json lists no components"
+    write(tmp_path / "model_index.json", "{")
+    assert message(lambda: locate(tmp_path)).startswith(f"{tmp_path}/model_index.json: cannot be read: ")
+    write(tmp_path / "model_index.json", "[]")
+    assert message(lambda: locate(tmp_path)) == f"{tmp_path}/model_index.json: must hold a JSON object"
+
+
+def test_a_missing_component_folder_is_named(tmp_path: Path) -> None:
+    shutil.rmtree(write_model(tmp_path) / "vae")
+    expected = f"{tmp_path}: is incomplete: the folder of its component 'vae' is missing"
+    assert message(lambda: locate(tmp_path)) == expected
+
+
+def test_weights_that_are_not_safetensors_need_trust(tmp_path: Path) -> None:
+    weights = write_model(tmp_path) / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    assert message(lambda: locate(tmp_path)) == (
+        f"{tmp_path}: its component 'vae' has no safetensors weights (found diffusion_pytorch_model.bin); "
+        "weights of other formats need --trust-remote-code"
+    )
+    assert locate(tmp_path, trust_remote_code=True).folder == tmp_path
+
+
+def test_absent_weights(tmp_path: Path) -> None:
+    (write_model(tmp_path) / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    expected = f"{tmp_path}: its component 'vae' has no safetensors weights"
+    assert message(lambda: locate(tmp_path)) == f"{expected}; weights of other formats need --trust-remote-code"
+    assert message(lambda: locate(tmp_path, trust_remote_code=True)) == expected
+    assert locate(tmp_path, load_format="dummy").folder == tmp_path
+
+
+def test_an_absent_shard_is_named(tmp_path: Path) -> None:
+    shards = {"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    write(write_model(tmp_path) / "vae" / "x.safetensors.index.json", json.dumps(shards))
+    expected = f"{tmp_path}: is incomplete: vae/model-00002-of-00002.safetensors is missing"
+    assert message(lambda: locate(tmp_path)) == expected
+
+
+# --- bundled models
+
+
+def test_a_bundled_model_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_shelves", lambda: (tmp_path / "package", tmp_path / "checkout"))
+    (tmp_path / "package" / "tiny-scenes").mkdir(parents=True)  # without an index it does not count
+    folder = write_model(tmp_path / "checkout" / "tiny-scenes")
+    assert hub.bundled("tiny-scenes") == folder
+    assert hub.bundled_names() == ("tiny-scenes",)
+    source = locate("tiny-scenes")
+    assert source.folder == folder
+    assert source.spec is not None
+    assert source.spec.id == "tiny-scenes"
+    write_model(tmp_path / "package" / "tiny-scenes")
+    assert hub.bundled("tiny-scenes") == tmp_path / "package" / "tiny-scenes"
+    assert hub.bundled("../checkout/tiny-scenes") is None
+
+
+def test_a_bundled_model_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: Hub) -> None:
+    monkeypatch.setattr(hub, "_shelves", lambda: (tmp_path,))
+    assert hub.bundled("tiny-scenes") is None
+    assert hub.bundled_names() == ()
+    expected = "tiny-scenes: this bundled model is missing from the installation"
+    assert message(lambda: locate("tiny-scenes")) == expected
+    assert online.calls == []
+
+
+# --- component overrides
+
+
+def test_an_override_may_be_a_folder_a_whole_model_or_a_file(tmp_path: Path) -> None:
+    base, other = write_model(tmp_path / "base"), write_model(tmp_path / "other", guidance=False)
+    write(other / "vae" / "config.json", '{"latent_channels": 4}')
+    for given in (other / "vae", other):
+        source = locate(base, component_paths={"vae": str(given)})
+        assert source.overrides == {"vae": other / "vae"}
+        assert source.configs["vae"] == {"latent_channels": 4}
+    weights = other / "vae" / "diffusion_pytorch_model.safetensors"
+    source = locate(base, component_paths={"vae": str(weights)})
+    assert source.overrides == {"vae": weights}
+    assert source.configs["vae"] == {"latent_channels": 16}
+    swapped = locate(base, component_paths={"transformer": str(other / "transformer")})
+    assert swapped.spec is not None
+    assert swapped.spec.id == "black-forest-labs/FLUX.1-schnell"
+
+
+def test_an_override_may_fill_an_empty_place_and_spare_a_missing_folder(tmp_path: Path) -> None:
+    base, other = write_model(tmp_path / "base"), write_model(tmp_path / "other")
+    shutil.rmtree(base / "vae")
+    given = {"vae": str(other / "vae"), "image-encoder": str(other / "transformer")}
+    assert locate(base, component_paths=given).overrides == {
+        "vae": other / "vae",
+        "image_encoder": other / "transformer",
+    }
+
+
+def test_an_override_of_no_component_is_answered_with_the_components(tmp_path: Path, online: Hub) -> None:
+    write_model(online.repo(OWNER))
+    given = {"vea": str(write_model(tmp_path / "other"))}
+    expected = "--vea-path: the model has no component 'vea'; did you mean 'vae'?; its components: "
+    expected += "scheduler, transformer, vae"
+    assert message(lambda: locate(OWNER, component_paths=given), UsageError) == expected
+    assert message(lambda: plan(OWNER, component_paths=given), UsageError) == expected
+    assert names(tmp_path / "cache") == [f"{OWNER}/snapshots/{COMMIT}/model_index.json"]
+
+
+@pytest.mark.parametrize("path", ["./gone", "gone", "/gone"])
+def test_an_override_that_does_not_exist(path: str, tmp_path: Path, online: Hub) -> None:
+    write_model(tmp_path / "base")
+    given = {"text_encoder_2": path}
+    expected = f"--text-encoder-2-path: {path}: no such file or folder"
+    assert message(lambda: locate(tmp_path / "base", component_paths=given)) == expected
+    assert online.calls == []
+
+
+def test_an_override_may_be_a_repository_of_one_component_or_of_a_model(tmp_path: Path, online: Hub) -> None:
+    base = write_model(tmp_path / "base")
+    write(online.repo("someone/vae") / "config.json", '{"latent_channels": 4}')
+    write(online.repo("someone/vae") / "diffusion_pytorch_model.safetensors", "small")
+    source = locate(base, component_paths={"vae": "someone/vae"})
+    assert source.overrides == {"vae": tmp_path / "cache/someone/vae/snapshots" / COMMIT}
+    assert source.configs["vae"] == {"latent_channels": 4}
+    write_model(online.repo(OWNER))
+    source = locate(base, component_paths={"vae": OWNER})
+    place = tmp_path / "cache" / OWNER / "snapshots" / COMMIT
+    assert source.overrides == {"vae": place / "vae"}
+    assert not (place / "transformer").exists()
+
+
+# --- the hub
+
+
+def test_a_repository_brings_its_index_and_safe_component_files_only(tmp_path: Path, online: Hub) -> None:
+    repo = write_model(online.repo(OWNER))
+    for extra in (
+        "README.md", "flux1-dev.safetensors", "sample/picture.png", "vae/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.bin", "vae/code.py", "unused/config.json",
+    ):  # fmt: skip
+        write(repo / extra, "not needed")
+    source = locate(OWNER, revision="v1")
+    assert names(source.folder) == names(write_model(tmp_path / "expected"))
+    assert source.revision == COMMIT
+    assert [call["revision"] for call in online.calls] == ["v1", COMMIT]
+    assert not any(call["local_files_only"] for call in online.calls)
+    trusted = locate(OWNER, trust_remote_code=True)
+    assert {"vae/diffusion_pytorch_model.bin", "vae/code.py"} <= set(names(trusted.folder))
+
+
+def test_an_overridden_component_is_not_downloaded(tmp_path: Path, online: Hub) -> None:
+    write_model(online.repo(OWNER))
+    other = write_model(tmp_path / "other")
+    source = locate(OWNER, component_paths={"transformer": str(other / "transformer")})
+    assert not (source.folder / "transformer" / "diffusion_pytorch_model.safetensors").exists()
+
+
+def test_a_repository_without_index_is_no_model(online: Hub) -> None:
+    write(online.repo(OWNER) / "model.safetensors", "x")
+    expected = f"{OWNER}: is no diffusers model; looked for model_index.json and the component folders that it lists"
+    assert message(lambda: locate(OWNER)) == expected
+    assert message(lambda: plan(OWNER)) == expected
+
+
+@pytest.mark.parametrize("how", [{"offline": True}, {"offline_variable": True}])
+def test_offline_never_uses_the_network(how: dict[str, bool], online: Hub) -> None:
+    write_model(online.repo(OWNER))
+    locate(OWNER, **how)
+    assert all(call["local_files_only"] for call in online.calls)
+
+
+def answered(kind: Any, status: int) -> Exception:
+    http = importlib.import_module(errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
+    error: Exception = kind("m", response=http.Response(status, request=http.Request("GET", "https://hub")))
+    return error
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+FAILURES: list[tuple[Exception, dict[str, Any], str, str]] = [
+    (
+        answered(errors.GatedRepoError, 403), {}, "model_gated",
+        "access is gated; accept its licence at https://huggingface.co/flux-labs/FLUX.1-dev, then `hf auth login`",
+    ),
+    (
+        answered(errors.RepositoryNotFoundError, 404), {}, "model_not_found",
+        "is not on the hub, or is private (`hf auth login`); did you mean 'black-forest-labs/FLUX.1-dev'?",
+    ),
+    (answered(errors.RevisionNotFoundError, 404), {"revision": "v9"}, "model_not_found", "has no revision 'v9'"),
+    (
+        errors.LocalEntryNotFoundError("m"), {"offline": True}, "model_not_found",
+        "is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
+    ),
+    (
+        errors.IncompleteSnapshotError("m", "x"), {"offline": True}, "model_not_found",
+        "is only in part in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
+    ),
+    (
+        caused(errors.LocalEntryNotFoundError("m"), errors.OfflineModeIsEnabled("m")), {}, "model_not_found",
+        "is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
+    ),
+    (
+        errors.OfflineModeIsEnabled("m"), {}, "model_not_found",
+        "is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
+    ),
+    (
+        caused(errors.LocalEntryNotFoundError("m"), ConnectionError(101, "Network is unreachable")), {},
+        "model_not_found",
+        "is not in the cache, and the hub cannot be reached; check the network (Network is unreachable)",
+    ),
+    (
+        answered(errors.HfHubHTTPError, 401), {}, "model_not_found",
+        "the hub answered 401; the access token is refused; `hf auth login` again",
+    ),
+    (answered(errors.HfHubHTTPError, 503), {}, "model_not_found", "the hub answered 503; try again later"),
+    (errors.HFValidationError("m"), {}, "model_not_found", "is no hub id (owner/name)"),
+    (
+        OSError(28, "No space left on device"), {}, "model_not_found",
+        "the download failed (No space left on device)",
+    ),
+    (vars(errors)["HTTPError"]("m"), {}, "model_not_found", "the download failed (HTTPError)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "config", "code", "expected"), FAILURES)
+def test_failures_of_the_hub_say_what_to_do(
+    error: Exception, config: dict[str, Any], code: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    for action in (locate, plan):
+        with pytest.raises(ModelError) as caught:
+            action("flux-labs/FLUX.1-dev", **config)
+        assert caught.value.message == f"flux-labs/FLUX.1-dev: {expected}"
+        assert (caught.value.code, caught.value.exit_status) == (code, 1)
+
+
+# --- plan
+
+
+def test_a_plan_downloads_nothing_and_counts_what_is_needed(tmp_path: Path, online: Hub) -> None:
+    repo = write_model(online.repo(OWNER))
+    needed = sum(path.stat().st_size for path in repo.rglob("*") if path.is_file())
+    write(repo / "unused" / "model.safetensors", "not needed")
+    write(repo / "flux1-dev.safetensors", "not needed")
+    found = plan(OWNER)
+    assert (found.name, found.folder, found.cached, found.download_bytes) == (OWNER, None, False, needed)
+    assert not (tmp_path / "cache").exists()
+    known = write_model(online.repo("black-forest-labs/FLUX.1-dev"))
+    assert known.is_dir()
+    spec = plan("black-forest-labs/FLUX.1-dev").spec
+    assert spec is not None
+    assert spec.id == "black-forest-labs/FLUX.1-dev"
+    locate(OWNER)
+    after = plan(OWNER)
+    assert (after.cached, after.download_bytes) == (True, 0)
+    assert after.folder == tmp_path / "cache" / OWNER / "snapshots" / COMMIT
+
+
+def test_a_plan_counts_components_from_elsewhere(tmp_path: Path, online: Hub) -> None:
+    base = write_model(tmp_path / "base")
+    assert plan(base) == hub.Plan(name=str(base), folder=base, cached=True, download_bytes=0, spec=locate(base).spec)
+    write(online.repo("someone/vae") / "config.json", "{}")
+    write(online.repo("someone/vae") / "diffusion_pytorch_model.safetensors", "12345")
+    write(online.repo("someone/vae") / "sub" / "more.safetensors", "not needed")
+    assert plan(base, component_paths={"vae": "someone/vae"}).download_bytes == 7
+    write_model(online.repo(OWNER))
+    size = len('{"latent_channels": 16}weights of the vae')
+    assert plan(base, component_paths={"vae": OWNER}).download_bytes == size
+
+
+def test_a_plan_without_network_uses_the_cache(tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(online.repo(OWNER))
+    locate(OWNER)
+
+    def unreachable(repo_id: str, **given: Any) -> Any:
+        if given.get("dry_run"):
+            raise caused(errors.DryRunError("m"), ConnectionError("down"))
+        return online.snapshot_download(repo_id, **given)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    assert plan(OWNER).cached
+
+
+# --- ModelScope
+
+
+def test_modelscope_is_asked_when_the_variable_says_so(
+    tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NotExistError(Exception):
+        pass
+
+    def absent(*_: Any, **__: Any) -> None:
+        raise NotExistError
+
+    package, exceptions = types.ModuleType("modelscope"), types.ModuleType("modelscope.hub.errors")
+    vars(package)["snapshot_download"] = online.snapshot_download
+    vars(exceptions)["NotExistError"] = NotExistError
+    monkeypatch.setitem(sys.modules, "modelscope", package)
+    monkeypatch.setitem(sys.modules, "modelscope.hub.errors", exceptions)
+    write_model(online.repo(OWNER))
+    assert locate(OWNER, modelscope=True).folder == tmp_path / "cache" / OWNER / "snapshots" / COMMIT
+    vars(package)["snapshot_download"] = absent
+    assert message(lambda: locate(OWNER, modelscope=True)) == f"{OWNER}: is not on ModelScope"
+    vars(package)["snapshot_download"] = lambda *_, **__: Path("/proc/none").read_text()
+    assert message(lambda: locate(OWNER, modelscope=True, offline=True)) == (
+        f"{OWNER}: cannot be fetched from ModelScope and is not in the cache (No such file or directory)"
+    )
+
+
+def test_modelscope_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelscope", None)
+    assert message(lambda: locate(OWNER, modelscope=True)) == (
+        f"{OWNER}: SGLANG_USE_MODELSCOPE needs the package modelscope; install it or unset the variable"
+    )
+
+
+# --- hash
+
+
+def test_the_folder_hash_follows_names_sizes_and_contents_of_the_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = write_model(tmp_path / "one"), write_model(tmp_path / "two")
+    first = hub.folder_hash(one)
+    assert len(first) == 64
+    assert hub.folder_hash(two) == first
+    write(two / "README.md", "beside the model")
+    assert hub.folder_hash(two) == first
+    write(two / "vae" / "diffusion_pytorch_model.safetensors", "WEIGHTS of the vae")
+    assert hub.folder_hash(two) != first
+    (one / "vae" / "config.json").rename(one / "vae" / "other.json")
+    assert hub.folder_hash(one) != first
+
+
+def test_of_a_large_file_the_edges_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HASHED_WHOLE", 8)
+    monkeypatch.setattr(hub, "EDGE", 2)
+    write_model(tmp_path)
+    weights = tmp_path / "vae" / "x.safetensors"
+    hashes = {}
+    for text in ("aa000000zz", "aa011110zz", "ab000000zz", "aa000000yz", "aa0000000zz"):
+        weights.write_text(text)
+        hub._hashes.clear()
+        hashes[text] = hub.folder_hash(tmp_path)
+    assert hashes["aa000000zz"] == hashes["aa011110zz"]
+    assert len(set(hashes.values())) == 4
+
+
+def test_a_hash_is_read_once_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path)
+    first = hub.folder_hash(tmp_path)
+    monkeypatch.setattr(hub, "_digest_content", lambda *_: pytest.fail("read again"))
+    assert hub.folder_hash(tmp_path) == first
