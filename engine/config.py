@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
-
-from engine.schema import Opt
+from engine.schema import Ge, Gt, Le, Opt
 from engine.types import (
     CACHING,
     CfgGateStep,
@@ -164,21 +162,25 @@ class EngineConfig:
     num_gpus: Annotated[int, Ge(1), Opt("GPUs in all", PARALLEL, later=True)] = 1
     gpu_ids: Annotated[tuple[int, ...] | None, Opt("Which devices", PARALLEL, later=True)] = None
     tp_size: Annotated[int, Ge(1), Opt("Tensor parallelism", PARALLEL, later=True)] = 1
-    sp_degree: Annotated[int | None, Ge(1), Opt("Sequence parallelism", PARALLEL, aliases=("sp_size",), later=True)] = (
+    sp_degree: Annotated[
+        int | None, Ge(1), Opt("Sequence parallelism", PARALLEL, aliases=("sp_size",), later=True, neutral=(1,))
+    ] = None
+    ulysses_degree: Annotated[int | None, Ge(1), Opt("All-to-all part of it", PARALLEL, later=True, neutral=(1,))] = (
         None
     )
-    ulysses_degree: Annotated[int | None, Ge(1), Opt("All-to-all part of it", PARALLEL, later=True)] = None
     ring_degree: Annotated[int, Ge(1), Opt("Ring part of it", PARALLEL, later=True)] = 1
     dp_size: Annotated[
         int,
         Ge(1),
         Opt("Replicas that serve different requests", PARALLEL, aliases=("dp", "data_parallel_size"), later=True),
     ] = 1
-    dp_degree: Annotated[int | None, Ge(1), Opt("GPUs per replica; only checked", PARALLEL, later=True)] = None
+    dp_degree: Annotated[
+        int | None, Ge(1), Opt("GPUs per replica; only checked", PARALLEL, later=True, neutral=(1,))
+    ] = None
     enable_cfg_parallel: Annotated[
         bool | None, Opt("The two guidance branches on different GPUs", PARALLEL, later=True)
     ] = None
-    cfg_parallel_size: Annotated[int | None, Ge(1), Opt("Degree; 1 = off", PARALLEL, later=True)] = None
+    cfg_parallel_size: Annotated[int | None, Ge(1), Opt("Degree; 1 = off", PARALLEL, later=True, neutral=(1,))] = None
     use_fsdp_inference: Annotated[bool, Opt("Shard transformer weights over GPUs", PARALLEL, later=True)] = False
     executor: Annotated[
         Literal["auto", "inline", "process", "ray"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +14,42 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from engine.errors import NotAvailable, UsageError, listed, suggest
 
 T = TypeVar("T")
+SHOWN = 80  # characters of a wrong value that a message repeats
 Kind = Literal["bool", "int", "float", "str", "list", "map", "group"]
+
+
+class Limit:
+    """A bound in an annotation, like those of annotated_types, whose import would take a fifth of a help page."""
+
+    __slots__ = ("bound",)
+
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+
+
+class Ge(Limit):
+    """At least."""
+
+
+class Gt(Limit):
+    """Greater than."""
+
+
+class Le(Limit):
+    """At most."""
+
+
+class MaxLen(Limit):
+    """At most so many characters or entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opt:
     """What a field says about itself, beside its type and limits.
 
-    `later` is True for a setting that is not built yet, or lists the values of it that are not. `optional` marks a
-    request field that only some models use. `env` lists further environment names, each without its prefix.
+    `later` is True for a setting that is not built yet, or lists the values of it that are not; `neutral` are values
+    that ask for nothing, so that they are taken before. `optional` marks a request field that only some models use.
+    `env` lists further environment names.
     """
 
     help: str
@@ -29,6 +57,7 @@ class Opt:
     aliases: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     later: bool | tuple[Any, ...] = False
+    neutral: tuple[Any, ...] = ()
     optional: bool = False
     metavar: str = ""
 
@@ -121,7 +150,23 @@ def find(cls: type, name: str, where: str = "") -> Field:
 def _adapter(cls: type, name: str) -> Any:
     from pydantic import ConfigDict, TypeAdapter  # not at import: `--help` and forms do not validate
 
-    return TypeAdapter(fields(cls)[name].annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+    annotation = _with_known_limits(fields(cls)[name].annotation)
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _with_known_limits(annotation: Any) -> Any:
+    """Return an annotation with our limits replaced by those that pydantic knows."""
+    import annotated_types
+
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        known = [getattr(annotated_types, type(m).__name__)(m.bound) if isinstance(m, Limit) else m for m in args[1:]]
+        return Annotated[(_with_known_limits(args[0]), *known)]
+    if origin in (Union, types.UnionType):
+        return functools.reduce(operator.or_, (_with_known_limits(arg) for arg in args))
+    if origin is tuple:
+        return tuple[tuple(_with_known_limits(arg) for arg in args)]  # type: ignore[misc]
+    return annotation
 
 
 def check(cls: type, name: str, value: Any, where: str = "") -> Any:
@@ -148,7 +193,9 @@ def check(cls: type, name: str, value: Any, where: str = "") -> Any:
     except TypeError as error:
         raise UsageError(f"{where}: {error}", param=name) from error
     except ValidationError as error:
-        raise UsageError(f"{where}: {_rule(field, error.errors()[-1])}, got {_shown(value)}", param=name) from error
+        raise UsageError(
+            f"{where}: {_rule(field, _telling(error.errors()))}, got {_shown(value)}", param=name
+        ) from error
 
 
 def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -169,7 +216,8 @@ def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 def require_available(cls: type, name: str, value: Any, where: str = "") -> None:
     """Raise NotAvailable when a setting that is not built yet has a value other than its default."""
     field, where = fields(cls)[name], where or name
-    if value is None or value == field.default:
+    off = value is False and field.default is None  # switching off what is not there
+    if value is None or value == field.default or value in field.opt.neutral or off:
         return
     if field.group is not None:
         for inner in fields(field.group):
@@ -201,7 +249,13 @@ def _is_scalar_too(field: Field) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _telling(errors: list[Any]) -> Mapping[str, Any]:
+    """Of the errors of a value, one per type it may have, return that of the type which it does have."""
+    return next((error for error in errors if not error["type"].endswith(("_type", "_parsing"))), errors[-1])
 
 
 def _rule(field: Field, error: Mapping[str, Any]) -> str:
@@ -215,9 +269,12 @@ def _rule(field: Field, error: Mapping[str, Any]) -> str:
         key, words = limits[kind]
         return f"must be {words} {context[key]:g}"
     nouns = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "map": "a mapping"}
+    if kind in ("string_too_long", "too_long"):
+        noun = "characters" if kind == "string_too_long" else "entries"
+        return f"must have at most {context['max_length']} {noun}"
     if kind == "finite_number":
         return "must be a finite number"
-    if kind.endswith("_type") or kind.endswith("_parsing"):
+    if kind.endswith(("_type", "_parsing")):
         noun = nouns.get(field.item, str(error["msg"]))
         return f"must be {noun}" if field.kind != "list" else f"must be {noun} or a list of them"
     return str(error["msg"])
