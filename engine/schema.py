@@ -74,6 +74,7 @@ class Field:
     opt: Opt
     annotation: Any
     group: type | None  # the dataclass of a nested group
+    entry: type | None  # the dataclass of one entry of a list
 
     @property
     def flag(self) -> str:
@@ -117,7 +118,8 @@ def _field(field: dataclasses.Field[Any], annotation: Any) -> Field:
     opt = next(entry for entry in metadata if isinstance(entry, Opt))
     default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
     group = main if kind == "group" else None
-    return Field(field.name, kind, _kind(items[0]), choices, default, opt, annotation, group)
+    entry = items[0] if lists and _kind(items[0]) == "group" else None
+    return Field(field.name, kind, _kind(items[0]), choices, default, opt, annotation, group, entry)
 
 
 @functools.cache
@@ -179,23 +181,30 @@ def check(cls: type, name: str, value: Any, where: str = "") -> Any:
     if value is None:
         return None
     if field.group is not None:
-        if isinstance(value, field.group):
-            return value
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: must be a mapping, got {_shown(value)}", param=name)
-        return read(field.group, value, where)
-    if field.kind == "list" and not isinstance(value, list | tuple):
-        value = value if _is_scalar_too(field) else [value]
+        return _group(field.group, name, value, where)
+    many = isinstance(value, list | tuple)
+    values = value if many or field.kind != "list" or _is_scalar_too(field) else [value]
+    if field.entry is not None:
+        return tuple(_group(field.entry, name, entry, f"{where}[{i}]") for i, entry in enumerate(values))
     from pydantic import ValidationError
 
     try:
-        return _adapter(cls, name).validate_json(json.dumps(value))
+        return _adapter(cls, name).validate_json(json.dumps(values))
     except TypeError as error:
         raise UsageError(f"{where}: {error}", param=name) from error
     except ValidationError as error:
         raise UsageError(
             f"{where}: {_rule(field, _telling(error.errors()))}, got {_shown(value)}", param=name
         ) from error
+
+
+def _group(cls: type, name: str, value: Any, where: str) -> Any:
+    """Return a nested group: as it is, or read from a mapping."""
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: must be a mapping, got {_shown(value)}", param=name)
+    return read(cls, value, where)
 
 
 def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -206,7 +215,7 @@ def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     checked: dict[str, Any] = {}
     for key, value in values.items():
         place = f"{where}.{key}" if where else key
-        field = find(cls, key, place)
+        field = find(cls, str(key), place)  # a key of YAML may be a number
         if field.name in checked:
             raise UsageError(f"{place}: given twice, also under another name of {field.name}", param=field.name)
         checked[field.name] = check(cls, field.name, value, place)
@@ -249,7 +258,7 @@ def _is_scalar_too(field: Field) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(value, default=str, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
@@ -267,13 +276,18 @@ def _rule(field: Field, error: Mapping[str, Any]) -> str:
     limits |= {"greater_than": ("gt", "greater than"), "less_than": ("lt", "less than")}
     if kind in limits:
         key, words = limits[kind]
-        return f"must be {words} {context[key]:g}"
+        bound = context[key]
+        return f"must be {words} {f'{bound:g}' if isinstance(bound, float) else bound}"
     nouns = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "map": "a mapping"}
     if kind in ("string_too_long", "too_long"):
         noun = "characters" if kind == "string_too_long" else "entries"
         return f"must have at most {context['max_length']} {noun}"
     if kind == "finite_number":
         return "must be a finite number"
+    if kind == "json_invalid":
+        return "must be valid Unicode"  # all else that JSON cannot say was refused when it was written
+    if field.kind == "map" and error["loc"]:
+        return "must map names to texts"  # the only map whose values have a type of their own
     if kind.endswith(("_type", "_parsing")):
         noun = nouns.get(field.item, str(error["msg"]))
         return f"must be {noun}" if field.kind != "list" else f"must be {noun} or a list of them"
