@@ -171,6 +171,8 @@ def resolve(request: Request, spec: ModelSpec, max_pixels: int | None = None) ->
 
 
 def _check_fields(request: Request, spec: ModelSpec) -> None:
+    if request.mask_path and INPAINT not in spec.features:
+        raise UsageError(f"mask_path: {spec.id} takes no mask", code="mask_not_supported", param="mask_path")
     for name, described in schema.fields(Request).items():
         value = getattr(request, name)
         schema.require_available(Request, name, value)
@@ -190,8 +192,6 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
 
 
 def _check_inputs(request: Request, spec: ModelSpec) -> None:
-    if request.mask_path and INPAINT not in spec.features:
-        raise UsageError(f"mask_path: {spec.id} takes no mask", code="mask_not_supported", param="mask_path")
     if request.mask_path and not request.image_path:
         raise UsageError("mask_path: needs image_path", code="missing_parameter", param="image_path")
     if request.strength is not None and not request.image_path:
