@@ -517,6 +517,13 @@ def test_the_folder_hash_follows_names_sizes_and_contents_of_the_model_alone(
     assert hub.folder_hash(one) != first
 
 
+def test_an_override_has_a_hash_too(tmp_path: Path) -> None:
+    vae = write_model(tmp_path) / "vae"
+    weights = vae / "diffusion_pytorch_model.safetensors"
+    config = vae / "config.json"
+    assert len({hub.folder_hash(place) for place in (tmp_path, vae, weights, config)}) == 4
+
+
 def test_of_a_large_file_the_edges_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HASHED_WHOLE", 8)
     monkeypatch.setattr(hub, "EDGE", 2)

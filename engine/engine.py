@@ -1,0 +1,194 @@
+"""Engine: a loaded model that draws. The object that the command line, the SDK and the server's worker hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from engine import catalog, env, hub, log, media, recipe, schema
+from engine.catalog import ModelSpec
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.errors import ModelError, UsageError
+from engine.hub import Source
+from engine.types import Output, Progress, Request
+
+if TYPE_CHECKING:
+    from engine.runtime.control import Control
+
+logger = log.get(__name__)
+
+
+class Engine:
+    """One model, loaded and ready.
+
+    Build it with `Engine.from_pretrained(path, **settings)`; settings are the fields of EngineConfig. Raises UsageError
+    for a wrong setting and ModelError for a model that is missing, before any weight is read.
+    """
+
+    def __init__(
+        self, config: EngineConfig, environment: Environment | None = None, source: Source | None = None
+    ) -> None:
+        environment = environment or env.read()
+        for name in schema.fields(EngineConfig):
+            schema.require_available(EngineConfig, name, getattr(config, name))
+        self.source, self.spec = spec_of(config, environment, source)
+        self.config = config
+        from engine import pipeline  # torch and diffusers come in here, after every check that needs neither
+        from engine.passes import precision
+        from engine.runtime.executor import InlineExecutor
+
+        precisions = precision.plan(hub.component_keys(self.source.index), config, self.spec)
+        logger.info("loading %s", self.spec.id)
+        built = pipeline.build(self.source, self.spec, config, environment)
+        self.executor: InlineExecutor | None = InlineExecutor(built)
+        self.device = str(built.device)
+        self.recipe = recipe.engine_part(
+            self.source,
+            self.spec,
+            config,
+            device=self.device,
+            attention=pipeline.attention_of(self.spec, config, built.device),
+            precisions=precisions,
+        )
+
+    @classmethod
+    def from_pretrained(cls, model_path: str | None = None, **settings: Any) -> Self:
+        """Load a model by hub id, local folder or bundled name; without one, the model that ships with the program."""
+        if model_path is not None:
+            settings["model_path"] = str(model_path)
+        return cls(schema.read(EngineConfig, settings))
+
+    def resolve(self, request: Request) -> Request:
+        """Return the request with every default of this model; what cannot be drawn raises UsageError."""
+        return resolve(request, self.spec, self.config)
+
+    def generate(
+        self, prompt: str, on_progress: Callable[[Progress], None] | None = None, **fields: Any
+    ) -> list[Output]:
+        """Draw a prompt and return its outputs, one unless `num_outputs_per_prompt` (or `n`) says more.
+
+        `fields` are those of Request, such as `height`, `seed` or `negative_prompt`. Raises UsageError for a wrong one.
+        """
+        from engine.runtime.control import Control
+
+        return list(self.run(schema.read(Request, {"prompt": prompt, **fields}), Control(on_progress)))
+
+    def stream(self, prompt: str, preview: bool = False, **fields: Any) -> Iterator[Progress | Output]:
+        """Draw a prompt step by step: yield Progress (with a preview picture when asked), each output when it is done.
+
+        Leaving the iterator ends the work.
+        """
+        from engine.runtime.control import Control
+
+        request = schema.read(Request, {"prompt": prompt, **fields})
+        return self.events(self.resolve(request), Control(preview=preview))
+
+    def run(self, request: Request, control: Control | None = None) -> Iterator[Output]:
+        """Yield the outputs of a request, each as soon as it is done. Raises Cancelled after `control.cancel()`."""
+        from engine.runtime.control import Control
+
+        resolved = self.resolve(request)
+        return (event for event in self.events(resolved, control or Control()) if isinstance(event, Output))
+
+    def events(self, resolved: Request, control: Control) -> Iterator[Progress | Output]:
+        """Yield Progress and Output of a resolved request; its outputs are separate runs, one after another."""
+        if self.executor is None:
+            raise UsageError("the engine is closed")
+        for index, request in enumerate(resolved.outputs()):
+            for event in self.executor.drive(request, control, index):
+                if isinstance(event, Progress):
+                    yield event
+                else:
+                    frames, timings = event
+                    yield Output(frames, request, recipe.build(request, self.recipe), timings, index)
+
+    def close(self) -> None:
+        """Free the model; the engine cannot draw afterwards. Closing twice is fine."""
+        if self.executor is None:
+            return
+        self.executor = None
+        import gc
+
+        import torch
+
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def spec_of(config: EngineConfig, environment: Environment, source: Source | None = None) -> tuple[Source, ModelSpec]:
+    """Find a model's folder and describe it, without reading a weight.
+
+    `backend` decides between a native family and the stock diffusers pipeline. Raises ModelError or UsageError.
+    """
+    source = source or _locate(config, environment)
+    pipeline = config.pipeline_class_name or source.index.get("_class_name")
+    known = source.spec if source.spec is not None and source.spec.pipeline == pipeline else None
+    native = known is not None and config.backend != "diffusers"
+    if not native and config.backend in ("sglang", "native"):
+        message = f"backend: {source.name} ({pipeline}) has no native pipeline; use --backend auto or diffusers"
+        raise UsageError(message, param="backend")
+    if native:
+        assert known is not None
+        spec = known
+    else:
+        from engine.models import passthrough
+
+        spec = passthrough.spec(source.spec.id if source.spec else source.name, str(pipeline), known)
+    from engine.passes import precision
+
+    precision.plan(hub.component_keys(source.index), config, spec)
+    return source, spec
+
+
+def _locate(config: EngineConfig, environment: Environment) -> Source:
+    """Return the model's folder; until the bundled model exists, its name stands for one of random weights."""
+    default = EngineConfig().model_path
+    try:
+        return hub.locate(config, environment)
+    except ModelError:
+        if config.model_path != default or hub.bundled(default) is not None:
+            raise
+    from dataclasses import replace
+
+    from engine.models import tiny
+
+    folder = environment.cache_root / "random" / default
+    logger.warning("%s has random weights in this version: the picture is noise", default)
+    if not (folder / "model_index.json").is_file():
+        tiny.make("flux", folder)
+    return hub.locate(replace(config, model_path=str(folder)), environment)
+
+
+def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:
+    """Resolve a request for a model; an input image without a size gives the output its shape."""
+    if request.image_path and not (request.height or request.width) and "height" in spec.defaults:
+        width, height = media.image_size(request.image_path[0])
+        request = request.replace(**_same_shape(width, height, spec))
+    resolved = catalog.resolve(request, spec, config.max_pixels)
+    if resolved.image_path:
+        for source in resolved.image_path:
+            media.open_image(source)
+        if config.vae_config.load_encoder is False:
+            raise UsageError("image_path: needs the VAE encoder, but vae_config.load_encoder is false")
+    if resolved.mask_path and resolved.image_path:
+        media.open_mask(resolved.mask_path, media.image_size(resolved.image_path[0]))
+    return resolved
+
+
+def _same_shape(width: int, height: int, spec: ModelSpec) -> dict[str, int]:
+    """Return the size with the image's shape and at most the model's default area, in multiples it can draw."""
+    area = int(spec.defaults["height"]) * int(spec.defaults["width"])
+    scale = (area / (width * height)) ** 0.5
+    sides = (max(spec.multiple, int(side * scale) // spec.multiple * spec.multiple) for side in (height, width))
+    return dict(zip(("height", "width"), sides, strict=True))

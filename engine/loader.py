@@ -1,0 +1,105 @@
+"""model_index.json to components: classes, precisions, overrides; safetensors only."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine import log
+from engine.catalog import ModelSpec
+from engine.config import EngineConfig
+from engine.errors import ModelError
+from engine.hub import Source
+from engine.passes import precision
+
+logger = log.get(__name__)
+
+
+def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any]:
+    """Return every component of a model folder, on the CPU, in the precision that the plan gives it.
+
+    Raises ModelError for a component that cannot be loaded.
+    """
+    _quiet()
+    entries = component_entries(source.index)
+    dtypes = precision.plan(entries, config, spec)
+    components: dict[str, Any] = {}
+    for name, (library, class_name) in entries.items():
+        folder = source.overrides.get(name, source.folder / name)
+        components[name] = _load(name, folder, library, class_name, dtypes.get(name), config)
+    return components
+
+
+def component_entries(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the components that a model_index.json names and fills: key -> (library, class)."""
+    entries = {}
+    for name, value in index.items():
+        if not name.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] is not None:
+            entries[name] = (value[0], value[1])
+    return entries
+
+
+def _load(name: str, folder: Path, library: str, class_name: str, dtype: str | None, config: EngineConfig) -> Any:
+    import torch
+
+    cls = _class(name, library, class_name, folder)
+    arguments: dict[str, Any] = {"local_files_only": True}
+    if dtype is not None and issubclass(cls, torch.nn.Module):
+        types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+        arguments |= {"dtype": types[dtype], "use_safetensors": None if config.trust_remote_code else True}
+    logger.debug("loading %s (%s)", name, class_name)
+    try:
+        component = cls.from_pretrained(folder, **arguments)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{name}: {class_name} cannot be loaded: {reason}", code="model_load_failed") from error
+    if isinstance(component, torch.nn.Module):
+        component.requires_grad_(False).eval()
+        if name == "vae" and config.vae_config.load_encoder is False:
+            component.encoder = None  # type: ignore[assignment]
+    return component
+
+
+def _class(name: str, library: str, class_name: str, folder: Path) -> Any:
+    """Return the class of a component; an override's own config may name another one."""
+    import diffusers
+
+    own = _own_class(folder)
+    for candidate in filter(None, (own, class_name)):
+        for module in (library, "diffusers", "transformers", f"diffusers.pipelines.{library}"):
+            if module.split(".")[0] not in ("diffusers", "transformers"):
+                continue
+            try:
+                found = getattr(importlib.import_module(module), candidate, None)
+            except ModuleNotFoundError:
+                continue
+            if inspect.isclass(found):
+                return found
+    raise ModelError(
+        f"{name}: class {class_name} of '{library}' is in neither diffusers {diffusers.__version__} nor transformers",
+        code="model_not_supported",
+    )
+
+
+def _own_class(folder: Path) -> str | None:
+    """Return the diffusers class that a component folder's config names."""
+    import json
+
+    config = folder / "config.json"
+    if not config.is_file():
+        return None
+    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    return str(name) if name else None
+
+
+def _quiet() -> None:
+    """Keep the libraries' own progress bars off stderr; ours speaks for them."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # notices about torchvision, which nothing here needs

@@ -1,0 +1,154 @@
+"""Components to a pipeline of stages; begin, advance and finish one run of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engine import attention, loader, log
+from engine.attention.select import select
+from engine.catalog import ModelSpec
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.errors import UsageError
+from engine.faults import Faults
+from engine.hub import Source
+from engine.passes.residency import Residency, plan
+from engine.profiler import Profile
+from engine.stages import decode, denoise, preview
+from engine.types import Model, Progress, Request, State, Timings
+
+if TYPE_CHECKING:
+    from engine.runtime.control import Control
+
+logger = log.get(__name__)
+
+
+class Pipeline:
+    """A loaded model that runs one step at a time; nothing in it belongs to a run."""
+
+    def __init__(
+        self, model: Model, device: torch.device, residency: Residency, environment: Environment, auto_tiling: bool
+    ) -> None:
+        self.model, self.device, self.residency, self.auto_tiling = model, device, residency, auto_tiling
+        self.sync = environment.sync_stage_profiling
+        self.faults = Faults(environment)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a run must have the device to itself until its end."""
+        return self.model.exclusive or self.residency.exclusive
+
+    @torch.no_grad()
+    def begin(self, request: Request, control: Control, index: int = 0) -> State:
+        """Run every stage before the first step. `request` is resolved and asks for one output, number `index`."""
+        assert isinstance(request.seed, int)
+        generator = torch.Generator(request.generator_device).manual_seed(request.seed)
+        profile = Profile(self.device, self.sync)
+        grid = self.model.grid(request)
+        state = State(request, index, control, profile, self._tick, self.device, grid, generator)
+        for stage in self.model.stages():
+            control.check()
+            self._tell(state, stage.name)
+            with self.residency.hold(stage.uses), profile.span(stage.name):
+                stage(state)
+        return state
+
+    @torch.no_grad()
+    def advance(self, state: State) -> bool:
+        """Take one denoising step; return whether another one is left."""
+        if state.step >= state.steps:
+            return False
+        state.control.check()
+        with self.residency.hold((self.model.denoiser(state),)), state.profile.step():
+            denoise.step(self.model, state)
+        state.tick(state)
+        if state.step < state.steps:
+            return True
+        state.profile.close_steps()
+        return False
+
+    @torch.no_grad()
+    def finish(self, state: State) -> tuple[Any, Timings]:
+        """Decode; return uint8 frames (frames, height, width, 3) and where the time went."""
+        state.control.check()
+        stage = decode.decode(self.model, self.auto_tiling)
+        self._tell(state, stage.name)
+        with self.residency.hold(stage.uses), state.profile.span(stage.name):
+            stage(state)
+            frames = decode.to_frames(state)
+        return frames, state.profile.timings()
+
+    def _tick(self, state: State) -> None:
+        """Say how far a run is after a step, then let a cancel take effect."""
+        picture = None
+        if state.control.preview and state.x0 is not None:
+            picture = preview.jpeg(self.model.components["vae"], self.model.latent_image(state, state.x0))
+        self._tell(state, "denoising", picture)
+        self.faults.strike(state.request.prompt or "", state.step)
+        state.control.check()
+
+    def _tell(self, state: State, stage: str, picture: bytes | None = None) -> None:
+        elapsed = state.profile.elapsed_s()
+        left = (state.steps - state.step) * elapsed / state.step if state.step else None
+        state.control.tell(Progress(stage, state.step, state.steps, elapsed, left, state.index, picture))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Return the device to compute on. Raises UsageError naming the ones that are there."""
+    present = [
+        name
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+        if there
+    ] + ["cpu"]
+    if wanted == "auto":
+        return torch.device(present[0])
+    if wanted not in present:
+        raise UsageError(f"device: {wanted} is not available here; available: {', '.join(present)}", param="device")
+    return torch.device(wanted)
+
+
+def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: Environment) -> Pipeline:
+    """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
+    device = pick_device(config.device)
+    components = loader.load(source, spec, config)
+    placed = Residency(components, device, plan(components, config, device))
+    model = assemble(spec, components, source, config, attention_of(spec, config, device))
+    return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None)
+
+
+def assemble(
+    spec: ModelSpec, components: dict[str, Any], source: Source | None, config: EngineConfig, backend: str
+) -> Model:
+    """Return the Model of a family over loaded components, with attention and VAE options applied."""
+    import importlib
+
+    family = importlib.import_module(f"engine.models.{spec.family}")
+    model: Model
+    if spec.family == "passthrough":
+        assert source is not None
+        model = family.Model(spec, components, family.pipeline_of(source, spec, components, config))
+    else:
+        model = family.Model(spec, components)
+        for name, component in components.items():
+            if name.startswith("transformer"):
+                attention.install(component, backend)
+    _vae_options(components.get("vae"), config)
+    return model
+
+
+def _vae_options(vae: Any, config: EngineConfig) -> None:
+    if vae is None:
+        return
+    if config.vae_tiling and hasattr(vae, "enable_tiling"):
+        vae.enable_tiling()
+    if config.vae_slicing and hasattr(vae, "enable_slicing"):
+        vae.enable_slicing()
+
+
+def attention_of(spec: ModelSpec, config: EngineConfig, device: torch.device) -> str:
+    """Return the attention backend that a model's denoiser runs on."""
+    if spec.family == "passthrough":
+        return config.diffusers_attention_backend
+    return select(config.attention_backend, device)

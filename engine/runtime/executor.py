@@ -1,0 +1,40 @@
+"""Drives the step scheduler in the caller's own thread: no thread, no child process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from engine.pipeline import Pipeline
+from engine.runtime.control import Control
+from engine.runtime.scheduler import StepScheduler
+from engine.types import Progress, Request, Timings
+
+
+class InlineExecutor:
+    """Runs requests where they are asked for. Callers in several threads drive one another's runs, step by step."""
+
+    def __init__(self, pipeline: Pipeline, max_running: int = 4) -> None:
+        self.scheduler = StepScheduler(pipeline, max_running)
+
+    def drive(self, request: Request, control: Control, index: int = 0) -> Iterator[Progress | tuple[Any, Timings]]:
+        """Yield the Progress of output number `index`, then its frames and timings. Raises what the run failed with.
+
+        Leaving the iterator ends the run. The stock call of a passthrough model is one unit, so its Progress comes
+        after it; listeners of `control` hear it at once.
+        """
+        events: deque[Progress] = deque()
+        run = self.scheduler.submit(request, control, index)
+        try:
+            while not run.finished:
+                with control.heard_by(events.append):
+                    self.scheduler.tick()
+                while events:
+                    yield events.popleft()
+        finally:
+            self.scheduler.abandon(run)
+        if run.error is not None:
+            raise run.error
+        assert run.result is not None
+        yield run.result

@@ -1,0 +1,136 @@
+"""Which run's step is next: active runs take turns, an exclusive one runs alone."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from engine import log
+from engine.errors import GenerationError, OutOfMemory, SgdiffError
+from engine.pipeline import Pipeline
+from engine.runtime.control import Control
+from engine.types import Request, State, Timings
+
+logger = log.get(__name__)
+
+MEMORY_ADVICE = (
+    "not enough memory on {device}: try a smaller size or fewer frames, --vae-tiling, --text-encoder-cpu-offload, "
+    "--dit-cpu-offload, or a lower precision"
+)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One output on its way."""
+
+    request: Request  # resolved, one output
+    control: Control
+    index: int = 0
+    phase: Literal["waiting", "denoising", "decoding", "done", "failed"] = "waiting"
+    state: State | None = None
+    result: tuple[Any, Timings] | None = None
+    error: SgdiffError | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in ("done", "failed")
+
+
+class StepScheduler:
+    """Holds the active runs of one pipeline. A unit of work is: all stages before the first step, one step, or decode.
+
+    Units are taken in turns (round robin), so a short image does not wait behind a long video. `max_running` bounds
+    the runs whose steps interleave. Safe to drive from several threads: units never overlap.
+    """
+
+    def __init__(self, pipeline: Pipeline, max_running: int = 4) -> None:
+        self.pipeline = pipeline
+        self.max_running = 1 if pipeline.exclusive else max_running
+        self.waiting: deque[Run] = deque()
+        self.active: deque[Run] = deque()
+        self.lock = threading.Lock()
+
+    def submit(self, request: Request, control: Control, index: int = 0) -> Run:
+        """Queue a resolved request for one output, number `index` of what was asked."""
+        run = Run(request, control, index)
+        with self.lock:
+            self.waiting.append(run)
+        return run
+
+    def abandon(self, run: Run) -> None:
+        """Forget a run that nobody waits for any more, and free what it holds; finished runs stay as they are."""
+        with self.lock:
+            for queue in (self.waiting, self.active):
+                if run in queue:
+                    queue.remove(run)
+            run.state = None
+
+    def tick(self) -> bool:
+        """Do one unit of work; return False when there is none. A failing run fails alone."""
+        with self.lock:
+            while self.waiting and len(self.active) < self.max_running:
+                self.active.append(self.waiting.popleft())
+            if not self.active:
+                return False
+            run = self.active.popleft()
+            self._work(run)
+            if not run.finished:
+                self.active.append(run)
+            return True
+
+    def _work(self, run: Run) -> None:
+        try:
+            self._unit(run)
+        except SgdiffError as error:
+            run.error = error
+        except torch.OutOfMemoryError as error:
+            run.error = self._out_of_memory(error)
+        except Exception as error:
+            run.error = self._out_of_memory(error) if _is_host_memory(error) else _failure(error)
+        if run.error is not None:
+            run.phase, run.state = "failed", None
+            if isinstance(run.error, OutOfMemory) and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _unit(self, run: Run) -> None:
+        units: dict[str, Callable[[Run], None]] = {
+            "waiting": self._begin,
+            "denoising": self._step,
+            "decoding": self._finish,
+        }
+        units[run.phase](run)
+
+    def _begin(self, run: Run) -> None:
+        run.control.check()
+        run.state = self.pipeline.begin(run.request, run.control, run.index)
+        run.phase = "denoising" if run.state.step < run.state.steps else "decoding"
+
+    def _step(self, run: Run) -> None:
+        assert run.state is not None
+        if not self.pipeline.advance(run.state):
+            run.phase = "decoding"
+
+    def _finish(self, run: Run) -> None:
+        assert run.state is not None
+        run.result = self.pipeline.finish(run.state)
+        run.phase, run.state = "done", None
+
+    def _out_of_memory(self, error: Exception) -> OutOfMemory:
+        logger.debug("out of memory", exc_info=error)
+        return OutOfMemory(MEMORY_ADVICE.format(device=self.pipeline.device))
+
+
+def _is_host_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _failure(error: Exception) -> GenerationError:
+    logger.debug("generation failed", exc_info=error)
+    failure = GenerationError(f"generation failed: {str(error) or type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,75 @@
+"""Fixtures that several rooms share: tiny random-weight models, and an engine over one of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import log
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the person who runs the tests leaks in, and no test writes to their cache."""
+    for name in [name for name in os.environ if name.startswith(("SGDIFF_", "SGLANG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SGDIFF_CACHE_ROOT", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _heard_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log lines reach `caplog`, also after a test that set the program's own handler up."""
+    root = logging.getLogger(log.ROOT)
+    monkeypatch.setattr(root, "propagate", True)
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.INFO)
+
+
+def _tiny(family: str, factory: pytest.TempPathFactory) -> Path:
+    from engine.models import tiny
+
+    return tiny.make(family, factory.mktemp("models") / f"tiny-{family}")
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FLUX.1-dev, tiny, random weights."""
+    return _tiny("flux", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def schnell_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FLUX.1-schnell, tiny, random weights."""
+    return _tiny("flux-schnell", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wan text to video, tiny, random weights; a passthrough model."""
+    return _tiny("wan", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SDXL, tiny, random weights; a passthrough model."""
+    return _tiny("sdxl", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def flux(flux_folder: Path) -> Iterator[Engine]:
+    """An engine over the tiny FLUX.1-dev in fp32."""
+    from engine.engine import Engine
+
+    settings = {"dit_precision": "fp32", "vae_precision": "fp32", "text_encoder_precisions": ["fp32"]}
+    with Engine.from_pretrained(str(flux_folder), **settings) as engine:
+        yield engine

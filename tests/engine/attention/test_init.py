@@ -1,0 +1,96 @@
+"""Handles and the router: our networks go through our attention, everybody else's do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+
+from engine import attention
+
+SIZES: dict[str, Any] = {
+    "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 4,
+    "joint_attention_dim": 32, "pooled_projection_dim": 32, "axes_dims_rope": (4, 6, 6),
+}  # fmt: skip
+
+
+@pytest.fixture
+def networks() -> Iterator[tuple[Any, Any]]:
+    torch.manual_seed(0)
+    ours, stock = FluxTransformer2DModel(**SIZES).eval(), FluxTransformer2DModel(**SIZES).eval()
+    stock.load_state_dict(ours.state_dict())
+    yield ours, stock
+    attention.remove(ours)
+
+
+def _forward(network: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        result: torch.Tensor = network(
+            hidden_states=torch.randn(1, 16, 16, generator=generator),
+            encoder_hidden_states=torch.randn(1, 5, 32, generator=generator),
+            pooled_projections=torch.randn(1, 32, generator=generator),
+            timestep=torch.tensor([0.5]),
+            img_ids=torch.zeros(16, 3),
+            txt_ids=torch.zeros(5, 3),
+            return_dict=False,
+        )[0]
+    return result
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    seen: list[tuple[int, ...]] = []
+    attend = attention.BACKENDS["torch_sdpa"]
+
+    def counted(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(tuple(query.shape))
+        return attend(query, *args, **kwargs)
+
+    monkeypatch.setitem(attention.BACKENDS, "torch_sdpa", counted)
+    return seen
+
+
+def test_every_attention_call_of_an_installed_network_is_ours(networks: Any, calls: list[Any]) -> None:
+    ours, _ = networks
+    attention.install(ours, "torch_sdpa")
+    _forward(ours)
+    assert calls == [(1, 21, 4, 16)] * 2, "one call a block, over text and image tokens"
+
+
+def test_a_stock_network_in_the_same_process_is_untouched(networks: Any, calls: list[Any]) -> None:
+    ours, stock = networks
+    before = _forward(stock)
+    attention.install(ours, "torch_sdpa")
+    after = _forward(stock)
+    assert calls == []
+    assert torch.equal(before, after)
+    with pytest.raises(ValueError, match="nonsense"):
+        stock.set_attention_backend("nonsense")  # diffusers' own backends still answer
+
+
+def test_remove_gives_the_network_back(networks: Any, calls: list[Any]) -> None:
+    ours, stock = networks
+    attention.install(ours, "torch_sdpa")
+    attention.remove(ours)
+    assert torch.equal(_forward(ours), _forward(stock))
+    assert calls == []
+
+
+def test_installing_twice_routes_once(networks: Any, calls: list[Any]) -> None:
+    ours, _ = networks
+    attention.install(ours, "torch_sdpa")
+    attention.install(ours, "torch_sdpa")
+    _forward(ours)
+    assert len(calls) == 2
+
+
+def test_the_router_traces_in_one_graph(networks: Any) -> None:
+    ours, stock = networks
+    attention.install(ours, "torch_sdpa")
+    for block in ours.single_transformer_blocks:
+        block.compile(backend="eager", fullgraph=True)
+    assert torch.equal(_forward(ours), _forward(stock))

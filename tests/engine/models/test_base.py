@@ -1,0 +1,39 @@
+"""The default verbs of a family."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from engine.catalog import MODELS
+from engine.models.base import BaseModel, like
+from engine.types import Request
+
+MODEL = BaseModel(MODELS[0], {})
+
+
+def test_guidance_is_the_formula() -> None:
+    state: Any = SimpleNamespace(request=Request(true_cfg_scale=3.0))
+    cond, uncond = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])
+    assert MODEL.guide(state, cond, uncond).tolist() == [3.0, -2.0]
+    assert MODEL.guide(state, cond, None) is cond
+
+
+@pytest.mark.parametrize(("asked", "grid"), [((64, 64), (64, 64)), ((65, 50), (80, 64)), ((1, 1), (16, 16))])
+def test_the_grid_is_rounded_up(asked: tuple[int, int], grid: tuple[int, int]) -> None:
+    assert MODEL.grid(Request(height=asked[0], width=asked[1])) == grid
+
+
+def test_like_follows_a_tensor_or_a_network() -> None:
+    tensor = torch.ones(2)
+    assert like(tensor, torch.ones(1, dtype=torch.float64)).dtype is torch.float64
+    assert like(tensor, torch.nn.Linear(1, 1).bfloat16()).dtype is torch.bfloat16
+
+
+def test_a_family_without_a_verb_says_so() -> None:
+    state: Any = None
+    with pytest.raises(TypeError, match="BaseModel must say how a prompt is encoded"):
+        MODEL.encode(state)

@@ -1,0 +1,70 @@
+"""Components come from folders: the right class, the right precision, safetensors only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import env, hub, loader
+from engine.config import EngineConfig
+from engine.engine import spec_of
+from engine.errors import ModelError
+
+
+def _load(folder: Path, **settings: object) -> dict[str, object]:
+    config = EngineConfig(model_path=str(folder), **settings)  # type: ignore[arg-type]
+    source, spec = spec_of(config, env.read())
+    return loader.load(source, spec, config)
+
+
+def test_every_component_in_its_precision(flux_folder: Path) -> None:
+    parts = _load(flux_folder, vae_precision="fp32", text_encoder_precisions=("fp16", "fp32"))
+    dtypes = {name: part.dtype for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+    assert dtypes == {
+        "text_encoder": torch.float16,
+        "text_encoder_2": torch.float32,
+        "transformer": torch.bfloat16,
+        "vae": torch.float32,
+    }
+    assert not any(part.training for part in parts.values() if isinstance(part, torch.nn.Module))
+
+
+def test_an_override_brings_its_own_class(flux_folder: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderTiny
+
+    AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
+    ).save_pretrained(tmp_path / "tiny-vae")
+    parts = _load(flux_folder, component_paths={"vae": str(tmp_path / "tiny-vae")})
+    assert type(parts["vae"]) is AutoencoderTiny
+
+
+def test_weights_that_cannot_be_read_name_the_component(flux_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(flux_folder, broken)
+    (weights,) = (broken / "vae").glob("*.safetensors")
+    weights.write_bytes(b"\x08\0\0\0\0\0\0\0{broken}")
+    with pytest.raises(ModelError, match=r"^vae: AutoencoderKL cannot be loaded: "):
+        _load(broken)
+
+
+def test_code_of_a_model_folder_is_not_run(flux_folder: Path, tmp_path: Path) -> None:
+    custom = tmp_path / "custom"
+    shutil.copytree(flux_folder, custom)
+    index = json.loads((custom / "model_index.json").read_text())
+    index["transformer"] = ["my_code", "MyTransformer"]
+    (custom / "model_index.json").write_text(json.dumps(index))
+    (custom / "transformer" / "config.json").write_text("{}")
+    config = EngineConfig(model_path=str(custom), model_id="FLUX.1-dev")
+    source, spec = spec_of(config, env.read())
+    with pytest.raises(ModelError, match=r"^transformer: class MyTransformer of 'my_code' is in neither diffusers"):
+        loader.load(source, spec, config)
+
+
+def test_entries_are_components_only(flux_folder: Path) -> None:
+    index = json.loads((flux_folder / "model_index.json").read_text())
+    assert set(loader.component_entries(index)) == set(hub.component_keys(index))
