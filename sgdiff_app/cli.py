@@ -1,0 +1,103 @@
+"""The commands of the program: picks one, answers --help and --version, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from sgdiff_app import __version__
+
+COMMANDS = {
+    "generate": "Draw: one or more prompts, one or more outputs each; writes files and exits.",
+    "serve": "Keep a model loaded behind an HTTP API and a web UI.",
+    "desktop": "The same in a window of its own.",
+    "models": "List known models; 'show ID', 'pull ID'.",
+    "lora": "List LoRA files; 'inspect FILE'.",
+    "doctor": "Check this machine: device, torch, attention, ffmpeg, disk, caches.",
+    "bench": "Repeat one request and print the times.",
+    "compare-perf": "Compare files of --perf-dump-path: BASE NEW [NEW2 ...].",
+}
+BUILT = ("generate", "doctor")
+FLAGS = ("generate", "serve", "desktop", "bench")  # commands whose flags are the settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; every error becomes one line on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left: nobody is there to be told
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last place that can still say it in one line
+        return _failed(error, words)
+
+
+def _run(words: list[str]) -> int:
+    if "--version" in words:
+        print(f"sgdiff-app {__version__}")
+        return 0
+    if not words or words[0] in ("--help", "-h"):
+        print(_overview(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        from engine.errors import UsageError, suggest
+
+        raise UsageError(f"unknown command '{command}'{suggest(command, COMMANDS)}")
+    if "--help" in rest or "-h" in rest:
+        print(_help(command))
+        return 0
+    if command in FLAGS or command in BUILT:
+        from sgdiff_app import commands
+
+        return commands.run(command, rest)
+    _refuse(command)
+    return 2
+
+
+def _refuse(command: str) -> None:
+    from engine.errors import NotAvailable
+
+    raise NotAvailable(f"{command}: not available yet")
+
+
+def _help(command: str) -> str:
+    if command in FLAGS or command in BUILT:
+        from sgdiff_app import help as texts
+
+        return texts.page(command, COMMANDS[command] + ("" if command in BUILT else f" {texts.LATER}"))
+    return f"sgdiff-app {command}: {COMMANDS[command]} (not available yet)"
+
+
+def _overview() -> str:
+    lines = ["Draw pictures and videos with diffusion models.", "", "usage: sgdiff-app COMMAND [--flag value ...]", ""]
+    for name, text in COMMANDS.items():
+        lines.append(f"  {name:<14}{text}" + ("" if name in BUILT else " (not available yet)"))
+    lines += ["", "  sgdiff-app COMMAND --help lists the flags of a command.", "  --version prints the version."]
+    return "\n".join(lines)
+
+
+def _failed(error: Exception, words: Sequence[str]) -> int:
+    """Report an error: one line, with the traceback at -v, and an object on stdout with --json. Returns the status."""
+    from engine.errors import SgdiffError
+
+    known = isinstance(error, SgdiffError)
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    code = error.code if isinstance(error, SgdiffError) else SgdiffError.code
+    if "-v" in words or "--verbose" in words:
+        import traceback
+
+        traceback.print_exception(error)
+    complain(message)
+    if "--json" in words:
+        print(json.dumps({"status": "failed", "error": {"code": code, "message": message}}, ensure_ascii=False))
+    return error.exit_status if isinstance(error, SgdiffError) else 1
+
+
+def complain(message: str) -> None:
+    """Write an error as one line on stderr."""
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr, flush=True)

@@ -1,0 +1,116 @@
+"""All sources of settings in their order: built-in < model < environment < recipe < config file < flags."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from engine import schema
+from engine.errors import UsageError
+from engine.types import Request
+from sgdiff_app import files, flags, variables
+from sgdiff_app.layers import Entry, Layer, merge, nested
+from sgdiff_app.options import ServerOptions
+from sgdiff_app.settings import NOT_FLAGS, Path, find, table, used_by
+from sgdiff_app.values import from_file, switch
+
+T = TypeVar("T")
+Notice = tuple[int, str]  # a logging level, and what to say once logging is set up
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every value that was set, with its origin; `noun` builds a settings dataclass from them."""
+
+    command: str
+    entries: Mapping[Path, Entry]
+    notices: tuple[Notice, ...] = ()
+    recipe: Mapping[str, Any] | None = None
+
+    def noun(self, cls: type[T]) -> T:
+        """Return the values of one settings dataclass; what was not set keeps its default."""
+        found: dict[str, Any] = {}
+        described: type = cls
+        for name, field in schema.fields(described).items():
+            if described is Request and name in NOT_FLAGS:
+                continue
+            inner = nested(self.entries, name)
+            if inner:
+                found[name] = field.group(**inner) if field.group is not None else inner
+            elif (name,) in self.entries:
+                found[name] = self.entries[name,].value
+        return cls(**found)
+
+    def require_available(self) -> None:
+        """Raise NotAvailable for the first set value that this build does not have yet.
+
+        The settings of the server are left out: what they wait for is the server.
+        """
+        for path, entry in self.entries.items():
+            setting = table()[path[0]]
+            if setting.owners == (ServerOptions,) or not used_by(self.command, setting):
+                continue
+            owner, name, value = setting.owners[0], path[0], entry.value
+            if setting.field.group is not None:
+                owner, name = setting.field.group, path[1]
+            elif len(path) > 1:
+                value = {path[-1]: value}
+            schema.require_available(owner, name, value, entry.where)
+
+
+def load(argv: Sequence[str], command: str) -> Settings:
+    """Read flags, config file, recipe and environment. Raises UsageError; loads no model."""
+    typed = flags.parse(argv, command)
+    environment, notices = variables.read()
+    layers = [environment]
+    config = merge((environment, typed)).get(("config",))
+    if config is not None:
+        layers.append(_config_file(config.value, config.where, command, notices))
+    source = merge((*layers, typed)).get(("from_file",))
+    made_by = None
+    if source is not None and command == "generate":
+        replayed, made_by = _recipe(source.value)
+        layers.insert(1, replayed)
+    entries = merge((*layers, typed))
+    if command != "serve":
+        ignored = [entry.where for path, entry in entries.items() if table()[path[0]].owners == (ServerOptions,)]
+        if ignored:
+            notices.append((logging.DEBUG, f"settings of the server, ignored here: {', '.join(ignored)}"))
+    return Settings(command, entries, tuple(notices), made_by)
+
+
+def _config_file(path: str, where: str, command: str, notices: list[Notice]) -> Layer:
+    layer, ignored = Layer("file"), []
+    for name, value in files.read(path, where).items():
+        key = str(name)
+        place = f"{path}: {key}"
+        if key == "config":
+            raise UsageError(f"{place}: a config file cannot name another one", code="unknown_parameter")
+        target = find(key, place, "key")
+        if not used_by(command, target.setting) and ServerOptions not in target.setting.owners:
+            ignored.append(key)
+            continue
+        if target.shorthand is not None and value is not None:
+            value = target.shorthand.on if switch(value, place) else target.shorthand.off
+        single = Layer("file")
+        single.add(target, from_file(target.field, value, place), place)
+        for found, entry in single.entries.items():
+            if found in layer.entries:
+                raise UsageError(f"{entry.where}: the same setting as {layer.entries[found].where}", param=key)
+        layer.entries.update(single.entries)
+    if ignored:
+        notices.append((logging.INFO, f"{path}: settings of 'generate', ignored here: {', '.join(ignored)}"))
+    return layer
+
+
+def _recipe(path: str) -> tuple[Layer, Mapping[str, Any]]:
+    from engine import media, recipe  # only for a replay
+
+    made_by = media.read_recipe(path)
+    layer = Layer("recipe")
+    for name, value in recipe.settings(made_by).items():
+        place = f"{path}: {name}"
+        layer.add(find(name, place, "setting"), value, place)
+    return layer, made_by

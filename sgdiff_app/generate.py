@@ -1,0 +1,225 @@
+"""`generate`: one run from settings to files, told to stdout (paths or JSON) and stderr (everything else)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import log
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.errors import Cancelled, GenerationError, SgdiffError, UsageError
+from engine.types import Request
+from sgdiff_app import naming, perf
+from sgdiff_app.config import Settings
+from sgdiff_app.interrupts import Interrupts
+from sgdiff_app.naming import Naming
+from sgdiff_app.options import CommandOptions, OutputOptions, PromptOptions
+from sgdiff_app.progress import Bar, ClearFirst
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+    from engine.types import Output
+
+logger = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for: a request per prompt, as typed, and where its outputs go."""
+
+    requests: tuple[Request, ...]
+    output: OutputOptions
+    naming: Naming
+
+
+@dataclass(slots=True)
+class Run:
+    """A job at work: what it draws with, and what it has drawn so far."""
+
+    job: Job
+    settings: Settings
+    environment: Environment
+    config: EngineConfig
+    bar: Bar
+    interrupts: Interrupts
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    drawn: list[Output] = field(default_factory=list)
+    compared: bool = False
+
+    @property
+    def as_json(self) -> bool:
+        return self.settings.noun(CommandOptions).json
+
+
+def prepare(settings: Settings) -> Job:
+    """Turn settings into requests and file names. Raises UsageError; touches no file but that of the prompts."""
+    output = settings.noun(OutputOptions)
+    names = naming.plan(output)
+    request = settings.noun(Request)
+    if names.format is not None:
+        request = request.replace(output_format=names.format)
+    prompts = _prompts(settings.noun(PromptOptions))
+    return Job(tuple(request.replace(prompt=prompt) for prompt in prompts), output, names)
+
+
+def _prompts(options: PromptOptions) -> Sequence[str]:
+    if options.prompt_path is None:
+        if not options.prompt:
+            message = "--prompt: required; give it here, in a config file, with --prompt-path or with --from-file"
+            raise UsageError(message, code="missing_parameter", param="prompt")
+        return options.prompt
+    try:
+        text = Path(options.prompt_path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"--prompt-path: {options.prompt_path}: cannot be read: {reason}") from error
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise UsageError(f"--prompt-path: {options.prompt_path}: holds no prompt")
+    return prompts
+
+
+def run(settings: Settings, environment: Environment) -> int:
+    """Draw and write everything that is asked for; return the exit status. Raises SgdiffError before the first step."""
+    job, config = prepare(settings), settings.noun(EngineConfig)
+    naming.require_writable(job.output, job.naming)
+    with Interrupts() as interrupts:
+        bar = Bar(color=not environment.no_color)
+        run = Run(job, settings, environment, config, bar, interrupts)
+        clear = ClearFirst(bar)
+        handlers = logging.getLogger(log.ROOT).handlers
+        for handler in handlers:
+            handler.addFilter(clear)
+        try:
+            return _run(run)
+        except (Cancelled, KeyboardInterrupt):
+            bar.clear()
+            logger.warning("cancelled")
+            return interrupts.status or Cancelled.exit_status
+        finally:
+            bar.clear()
+            for handler in handlers:
+                handler.removeFilter(clear)
+
+
+def _run(run: Run) -> int:
+    from engine import engine as engines  # torch comes in with the engine, after every check above
+
+    source, spec = engines.spec_of(run.config, run.environment)
+    run.job.naming.check(spec)
+    requests = [engines.resolve(request, spec, run.config) for request in run.job.requests]
+    started = time.monotonic()
+    failures = 0
+    with engines.Engine(run.config, run.environment, source) as engine:
+        for number, request in enumerate(requests):
+            failures += not _prompt(run, engine, request, number, requests)
+    if run.drawn and run.job.output.perf_dump_path is not None:
+        _dump(run, engine)
+    logger.info("%d of %d outputs in %.1f s", len(run.drawn), _count(requests), time.monotonic() - started)
+    return 1 if failures else 0
+
+
+def _count(requests: Iterable[Request]) -> int:
+    return sum(request.num_outputs_per_prompt for request in requests)
+
+
+def _prompt(run: Run, engine: Engine, request: Request, number: int, requests: Sequence[Request]) -> bool:
+    """Draw one prompt and tell what came of it. Returns whether every output is there. Raises Cancelled."""
+    from engine.runtime.control import Control
+    from engine.types import Output
+
+    several = f"[{number + 1}/{len(requests)}] " if len(requests) > 1 else ""
+    logger.info('%sdrawing "%s"', several, request.prompt)
+    run.bar.label = several
+    control = run.interrupts.control = Control(run.bar)
+    if run.interrupts.status is not None:
+        control.cancel()
+    first, done, error = _count(requests[:number]), list[dict[str, Any]](), None
+    outputs: list[Output] = []
+    try:
+        for event in engine.events(request, control):
+            if isinstance(event, Output):
+                outputs.append(event)
+                done.append(_deliver(run, event, first + event.index, _count(requests)))
+    except SgdiffError as raised:
+        error = raised
+    except Exception as raised:  # one prompt failed, the engine stays usable for the others
+        logger.debug("failed", exc_info=True)
+        error = GenerationError(f"{type(raised).__name__}: {raised}")
+    finally:
+        run.interrupts.control = None
+        run.bar.clear()
+    run.drawn += outputs
+    if run.as_json:
+        print(json.dumps(_report(run, request, outputs, done, error), ensure_ascii=False), flush=True)
+    if isinstance(error, Cancelled):
+        raise error
+    if error is not None:
+        from sgdiff_app.cli import complain
+
+        complain(f"{several}{error.message}")
+    return error is None
+
+
+def _deliver(run: Run, output: Output, index: int, count: int) -> dict[str, Any]:
+    """Write one output and say where; the path goes to stdout as soon as the file is complete."""
+    run.bar.clear()
+    request, options = output.request, run.job.output
+    _, height, width, _ = output.frames.shape
+    path = None
+    if options.save_output:
+        place = run.job.naming.path(request.prompt or "", run.request_id, request.output_format or "png", index, count)
+        path = output.save(str(place)).location
+        if options.return_frames:
+            perf.write(place.with_suffix(".npy"), output.frames)
+        if not run.as_json:
+            print(path, flush=True)
+    logger.info(
+        "%s (seed %d, %dx%d, %.1f s)", path or "not saved", output.seed, width, height, output.timings.total_ms / 1000
+    )
+    _compare(run, output)
+    return {"path": path, "seed": output.seed, "width": width, "height": height, "frames": len(output.frames)}
+
+
+def _compare(run: Run, output: Output) -> None:
+    """Say once what differs from the recipe that is replayed."""
+    if run.settings.recipe is None or run.compared:
+        return
+    run.compared = True
+    from engine import recipe
+
+    for text in recipe.differences(run.settings.recipe, output.recipe):
+        logger.warning("differs from the replayed file: %s", text)
+
+
+def _report(
+    run: Run, request: Request, outputs: Sequence[Output], done: Sequence[Mapping[str, Any]], error: SgdiffError | None
+) -> dict[str, Any]:
+    report: dict[str, Any] = {"status": "failed" if error else "completed"}
+    if error is not None:
+        report["error"] = {"code": error.code, "message": error.message}
+    report |= {
+        "model": run.config.model_path,
+        "prompt": request.prompt,
+        "outputs": list(done),
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+    }
+    if outputs:
+        report["timings_ms"] = {"total": round(sum(output.timings.total_ms for output in outputs), 1)}
+        report["peak_memory_mb"] = round(max(output.timings.peak_memory_mb for output in outputs), 1)
+    return report
+
+
+def _dump(run: Run, engine: Engine) -> None:
+    assert run.job.output.perf_dump_path is not None
+    content = perf.content(run.drawn, run.request_id, run.environment, run.config.model_path, engine.device)
+    perf.write(Path(run.job.output.perf_dump_path), content)
+    logger.info("timings: %s", run.job.output.perf_dump_path)

@@ -1,0 +1,64 @@
+"""`--dry-run`: everything is checked, the model is looked up, and what would happen is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from engine import catalog, hub
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.hub import Plan
+from sgdiff_app.config import Settings
+
+
+def run(settings: Settings, environment: Environment, as_json: bool) -> int:
+    """Print the plan of a command and return 0. Raises SgdiffError for what would fail; downloads nothing."""
+    config = settings.noun(EngineConfig)
+    found = hub.plan(config, environment)
+    if settings.command == "generate":
+        _check(settings, found)
+    if as_json:
+        print(json.dumps(_plain(found), ensure_ascii=False))
+    else:
+        print("\n".join(_lines(found, config)))
+    return 0
+
+
+def _check(settings: Settings, found: Plan) -> None:
+    from sgdiff_app import generate
+
+    job = generate.prepare(settings)
+    if found.spec is not None:
+        for request in job.requests:
+            catalog.resolve(request, found.spec, settings.noun(EngineConfig).max_pixels)
+        job.naming.check(found.spec)
+
+
+def _plain(found: Plan) -> dict[str, object]:
+    return {
+        "model": found.name,
+        "catalog_id": found.spec.id if found.spec else None,
+        "cached": found.cached,
+        "folder": str(found.folder) if found.folder else None,
+        "download_bytes": found.download_bytes,
+    }
+
+
+def _lines(found: Plan, config: EngineConfig) -> Iterator[str]:
+    yield f"model: {found.name}" + (f" ({found.spec.id}, {found.spec.family})" if found.spec else "")
+    yield f"folder: {found.folder or 'not on this machine'}"
+    yield f"download: {size(found.download_bytes)}"
+    yield f"device: {config.device}, executor: {config.executor}"
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes for people."""
+    if not count:
+        return "unknown" if count is None else "nothing"
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
