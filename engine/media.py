@@ -1,0 +1,224 @@
+"""Pictures and videos: input images and masks read safely, frames written to files, previews."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import itertools
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine import video
+from engine.errors import InputError, NotAvailable, UsageError, listed
+from engine.recipe_file import image_fields, parameters_text, read_recipe, video_tags
+from engine.types import Request
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "encode", "fit", "image_size", "jpeg_preview", "open_image", "open_mask", "parameters_text", "quality",
+    "read_recipe", "sha256_of",
+]  # fmt: skip
+
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 64_000_000
+DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
+QUALITIES = {"low": 35, "medium": 55, "high": 90, "maximum": 100}
+IMAGE_QUALITY, VIDEO_QUALITY = 75, 50
+FPS = 16
+PREVIEW_SIDE = 256
+MASK = "mask_path"
+
+
+def open_image(source: str, max_pixels: float = MAX_PIXELS, field: str = "image_path") -> Image.Image:
+    """Return an input image as RGB: upright, on white where it was transparent, the first frame of several.
+
+    `source` is a file or a data URI, `field` the setting that messages name. Raises InputError.
+    """
+    return _on_white(_load(source, max_pixels, field))
+
+
+def open_mask(source: str, size: tuple[int, int], max_pixels: float = MAX_PIXELS) -> Image.Image:
+    """Return a mask (mode L, 255 = change) for an image of `size` (width, height). Raises InputError.
+
+    Of a picture with transparent places these are what changes, of any other the white ones.
+    """
+    from PIL import Image
+
+    mask = _load(source, max_pixels, MASK)
+    if mask.size != size:
+        found, wanted = ("x".join(map(str, entry)) for entry in (mask.size, size))
+        raise InputError(f"{MASK}: is {found}, but the image is {wanted}", param=MASK)
+    if mask.has_transparency_data:
+        alpha = np.asarray(mask.convert("RGBA"))[..., 3]
+        if alpha.min() < 255:
+            return Image.fromarray(255 - alpha)
+    return _on_white(mask).convert("L")
+
+
+def image_size(source: str, field: str = "image_path") -> tuple[int, int]:
+    """Return the (width, height) of an upright input image from its header alone. Raises InputError."""
+    with _open(source, field) as image:
+        width, height = image.size
+        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 lie on their side
+    return (height, width) if sideways else (width, height)
+
+
+def sha256_of(source: str, field: str = "image_path") -> str:
+    """Return the sha256 of an input file's bytes. Raises InputError."""
+    return hashlib.sha256(_bytes(source, field)).hexdigest()
+
+
+def fit(image: Image.Image, size: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+    """Resize to `size` and extend to `grid`, both (height, width), by repeating the right and lower edge.
+
+    The output is cut to `size` from the same corner, so input and output lie on each other.
+    """
+    from PIL import Image
+
+    height, width = size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    if grid == size:
+        return image
+    pixels = np.asarray(image)
+    margins = [(0, grid[0] - height), (0, grid[1] - width), (0, 0)][: pixels.ndim]
+    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
+
+
+def encode(
+    frames: np.ndarray[Any, Any], path: Path, fmt: str, request: Request, recipe: Mapping[str, Any] | None
+) -> None:
+    """Write uint8 frames (F, H, W, 3) to exactly `path` in format `fmt`, with the recipe when the request wants it.
+
+    Raises UsageError for several frames in a picture format, OutputError when ffmpeg fails, OSError from the disk.
+    """
+    assert frames.dtype == np.uint8
+    assert frames.ndim == 4
+    recipe = recipe if request.embed_recipe else None
+    fps = request.fps or FPS
+    if fmt == "mp4":
+        # crf as SGLang Diffusion computes it; 0 would be lossless, in a profile that browsers do not play.
+        crf = max(1, int((1 - quality(request, fmt) / 100) * 51))
+        tags = video_tags(recipe) if recipe is not None else {}
+        video.write_mp4(frames, path, fps=fps, crf=crf, preset=request.x264_preset, tags=tags)
+        return
+    from PIL import Image
+
+    fields = image_fields(fmt, recipe) if recipe is not None else {}
+    images = [Image.fromarray(frame) for frame in frames]
+    if fmt == "gif":
+        # Durations are whole hundredths of a second: rounded along the clip, so that its length stays right.
+        ends = [round(i * 100 / fps) * 10 for i in range(len(frames) + 1)]
+        durations = [end - begin for begin, end in itertools.pairwise(ends)]
+        images[0].save(
+            path, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False, **fields
+        )
+        return
+    if len(frames) != 1:
+        raise UsageError(f"{fmt}: holds one picture, got {len(frames)} frames", param="output_format")
+    if fmt != "png":
+        fields["quality"] = quality(request, fmt)
+    images[0].save(path, fmt.upper(), **fields)
+
+
+def quality(request: Request, fmt: str) -> int:
+    """Return the encoder quality of a request, 0 to 100, higher is better."""
+    if request.output_compression is not None:
+        return request.output_compression
+    return QUALITIES.get(request.output_quality, VIDEO_QUALITY if fmt == "mp4" else IMAGE_QUALITY)
+
+
+def jpeg_preview(rgb: np.ndarray[Any, Any]) -> bytes:
+    """Return uint8 pixels (H, W, 3) as a JPEG whose longer side has at most 256 pixels."""
+    from PIL import Image
+
+    image = Image.fromarray(rgb)
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def _name(source: str) -> str:
+    return "data URI" if source.startswith("data:") else source
+
+
+def _fail(field: str, source: str, problem: str, code: str | None = None) -> InputError:
+    return InputError(f"{field}: {_name(source)}: {problem}", code=code, param=field)
+
+
+def _bytes(source: str, field: str) -> bytes:
+    if source.lower().startswith(("http://", "https://")):
+        raise NotAvailable(f"{field}: URLs are not available yet", param=field)
+    if source.startswith("data:"):
+        found = DATA_URI.fullmatch(source)
+        if found is None:
+            raise _fail(field, source, "must have the form data:image/...;base64,...")
+        try:
+            return base64.b64decode(found[1], validate=True)
+        except binascii.Error as error:
+            raise _fail(field, source, "is no valid base64") from error
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise _fail(field, source, "no such file")
+    if path.is_dir():
+        raise _fail(field, source, "is a folder")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _fail(field, source, f"cannot be read: {error.strerror}") from error
+
+
+def _open(source: str, field: str) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(io.BytesIO(_bytes(source, field)), formats=KINDS)
+    except UnidentifiedImageError as error:
+        kinds = listed(kind.lower() for kind in KINDS)
+        raise _fail(field, source, f"is no image of a kind that can be read ({kinds})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(field, source, MAX_PIXELS) from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise _fail(field, source, "is a damaged image") from error
+
+
+def _too_large(field: str, source: str, bound: float) -> InputError:
+    return _fail(field, source, f"has more than the {bound:.0f} pixels allowed", "image_too_large")
+
+
+def _load(source: str, max_pixels: float, field: str) -> Image.Image:
+    """Open, bound, verify, reopen, decode and turn upright."""
+    from PIL import ImageOps
+
+    try:
+        with _open(source, field) as image:
+            if image.width * image.height > max_pixels:
+                raise _too_large(field, source, max_pixels)
+            image.verify()
+        image = _open(source, field)
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise _fail(field, source, "is a damaged image") from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    colours = image.convert("RGBA")
+    white = Image.new("RGBA", colours.size, "white")
+    return Image.alpha_composite(white, colours).convert("RGB")
