@@ -149,13 +149,20 @@ _hashes: dict[tuple[Any, ...], str] = {}
 def folder_hash(folder: Path) -> str:
     """Return the sha256 of a model: index and components, by relative path, size and content.
 
-    Of files above 64 MiB the first and last MiB stand for the content. Kept in memory until a file changes.
+    Of files above 64 MiB the first and last MiB stand for the content. A component's folder or file may be given too.
+    Kept in memory until a file changes.
     """
+    if folder.is_file():
+        return _hash(folder, [("", folder)])
     keys = component_keys(read_json(folder / INDEX)) if (folder / INDEX).is_file() else ("",)
     found = [folder / INDEX, *(path for key in keys for path in (folder / key).rglob("*"))]
     files = sorted({(path.relative_to(folder).as_posix(), path) for path in found if path.is_file()})
+    return _hash(folder, files)
+
+
+def _hash(place: Path, files: list[tuple[str, Path]]) -> str:
     stats = [(name, path, path.stat()) for name, path in files]
-    identity = (str(folder.resolve()), *((name, stat.st_size, stat.st_mtime_ns) for name, _, stat in stats))
+    identity = (str(place.resolve()), *((name, stat.st_size, stat.st_mtime_ns) for name, _, stat in stats))
     if identity not in _hashes:
         digest = hashlib.sha256()
         for name, path, stat in stats:
