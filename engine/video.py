@@ -15,8 +15,13 @@ import numpy as np
 
 from engine.errors import OutputError
 
-COLOUR = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+FILTERS = (
+    "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,"
+    "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+)
 TAGS_HEADER = ";FFMETADATA1\n"
+# A backslash keeps the character after it, a line end too; only bare line ends separate entries.
+TAG = re.compile(r"((?:\\.|[^\\=\n])*)=((?:\\.|[^\\\n])*)(?:\n|$)", re.DOTALL)
 
 
 def executable() -> str:
@@ -44,8 +49,7 @@ def write_mp4(
             executable(), "-hide_banner", "-loglevel", "error", "-nostats", "-y",
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(fps), "-i", "pipe:0",
             "-f", "ffmetadata", "-i", str(tags_file), "-map", "0:v", "-map_metadata", "1",
-            "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", *COLOUR,
-            "-c:v", "libx264", "-preset", preset, "-crf", str(crf),
+            "-vf", FILTERS, "-c:v", "libx264", "-preset", preset, "-crf", str(crf),
             "-fflags", "+bitexact", "-movflags", "+faststart+use_metadata_tags", "-f", "mp4", f"file:{path}",
         ]  # fmt: skip
         _pipe(command, (_even(frame, height, width) for frame in frames), path)
@@ -95,13 +99,16 @@ def read_tags(path: Path) -> dict[str, str]:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, check=False)
     text = done.stdout.decode("utf-8", errors="replace").removeprefix(TAGS_HEADER)
-    # A backslash keeps the character after it, a line end too; only bare line ends separate entries.
-    entries = re.findall(r"((?:\\.|[^\\=\n])*)=((?:\\.|[^\\\n])*)(?:\n|$)", text.split("\n[", 1)[0], re.DOTALL)
-    return {_unescape(key): _unescape(value) for key, value in entries}
+    tags, place = {}, 0
+    while entry := TAG.match(text, place):  # ends at the first line that is no entry: a section of a stream
+        tags[_unescape(entry[1])] = _unescape(entry[2])
+        place = entry.end()
+    return tags
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\=;#\n])", r"\\\1", text)
+    # ffmpeg takes a backslash at the very end, escaped or not, for a line that goes on
+    return re.sub(r"([\\=;#\n])", r"\\\1", text.rstrip("\\"))
 
 
 def _unescape(text: str) -> str:
