@@ -1,0 +1,140 @@
+"""The environment: spellings, their order, truth values, and errors that name the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine import env
+from engine.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("name", "spellings"),
+    [
+        (
+            "SGLANG_DIFFUSION_ATTENTION_CONFIG",
+            ("SGDIFF_ATTENTION_CONFIG", "SGDIFF_DIFFUSION_ATTENTION_CONFIG", "SGLANG_DIFFUSION_ATTENTION_CONFIG"),
+        ),
+        ("SGLANG_CACHE_DIT_RDT", ("SGDIFF_CACHE_DIT_RDT", "SGLANG_CACHE_DIT_RDT")),
+        ("SGDIFF_API_KEY", ("SGDIFF_API_KEY",)),
+        ("HF_HUB_OFFLINE", ("HF_HUB_OFFLINE",)),
+    ],
+)
+def test_spellings_from_the_strongest(name: str, spellings: tuple[str, ...]) -> None:
+    assert env.spellings(name) == spellings
+
+
+def test_ours_wins_over_the_literal_swap_and_that_over_the_original() -> None:
+    environ = {
+        "SGLANG_DIFFUSION_CACHE_ROOT": "/c",
+        "SGDIFF_DIFFUSION_CACHE_ROOT": "/b",
+        "SGDIFF_CACHE_ROOT": "/a",
+    }
+    found = []
+    for name in ("SGDIFF_CACHE_ROOT", "SGDIFF_DIFFUSION_CACHE_ROOT", "SGLANG_DIFFUSION_CACHE_ROOT"):
+        found.append(env.read(environ).cache_root)
+        del environ[name]
+    assert found == [Path("/a"), Path("/b"), Path("/c")]
+
+
+def test_empty_is_unset() -> None:
+    environ = {"SGDIFF_CACHE_DIT_RDT": "", "SGLANG_CACHE_DIT_RDT": "0.1"}
+    assert env.lookup("SGLANG_CACHE_DIT_RDT", environ) == ("SGLANG_CACHE_DIT_RDT", "0.1")
+    assert env.lookup("SGLANG_CACHE_DIT_RDT", {"SGDIFF_CACHE_DIT_RDT": ""}) is None
+    assert env.read({"SGDIFF_USE_MODELSCOPE": "", "XDG_CACHE_HOME": ""}).use_modelscope is False
+
+
+@pytest.mark.parametrize("text", ["1", "true", "True", "YES", "on"])
+def test_true(text: str) -> None:
+    assert env.boolean("X", text) is True
+
+
+@pytest.mark.parametrize("text", ["0", "false", "FALSE", "no", "Off"])
+def test_false(text: str) -> None:
+    assert env.boolean("X", text) is False
+
+
+def test_defaults() -> None:
+    assert env.read({"XDG_CACHE_HOME": "/cache"}) == env.Environment(cache_root=Path("/cache/sgdiff"))
+    assert env.read({}).cache_root == Path.home() / ".cache/sgdiff"
+    assert env.read({}).profiler_dir == Path("logs")
+
+
+def test_every_variable_arrives() -> None:
+    read = env.read(
+        {
+            "SGLANG_DIFFUSION_CACHE_ROOT": "/cache",
+            "SGLANG_USE_MODELSCOPE": "yes",
+            "SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY": "{}",
+            "SGLANG_TORCH_PROFILER_DIR": "/traces",
+            "SGLANG_DIFFUSION_STAGE_LOGGING": "on",
+            "SGLANG_PERF_LOG_DIR": "/perf",
+            "SGLANG_DIFFUSION_SYNC_STAGE_PROFILING": "1",
+            "SGLANG_GIT_COMMIT": "abc",
+            "HF_HUB_OFFLINE": "1",
+            "NO_COLOR": "0",  # any value counts, as its own convention says
+            "SGDIFF_TEST_STEP_DELAY_MS": "2.5",
+            "SGDIFF_TEST_FAULT": "oom@3",
+        }
+    )
+    assert read == env.Environment(
+        cache_root=Path("/cache"), use_modelscope=True, overlay_registry="{}", profiler_dir=Path("/traces"),
+        stage_logging=True, perf_log_dir=Path("/perf"), sync_stage_profiling=True, git_commit="abc", hub_offline=True,
+        no_color=True, test_step_delay_ms=2.5, test_fault="oom@3",
+    )  # fmt: skip
+
+
+def test_the_first_of_two_trace_folders_wins() -> None:
+    environ = {"SGLANG_DIFFUSION_TORCH_PROFILER_DIR": "/first", "SGLANG_TORCH_PROFILER_DIR": "/second"}
+    assert env.read(environ).profiler_dir == Path("/first")
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        (
+            {"SGDIFF_USE_MODELSCOPE": "maybe"},
+            "SGDIFF_USE_MODELSCOPE: must be one of 1, true, yes, on, 0, false, no, off, got 'maybe'",
+        ),
+        (
+            {"SGLANG_DIFFUSION_STAGE_LOGGING": "2"},
+            "SGLANG_DIFFUSION_STAGE_LOGGING: must be one of 1, true, yes, on, 0, false, no, off, got '2'",
+        ),
+        (
+            {"SGDIFF_TEST_STEP_DELAY_MS": "soon"},
+            "SGDIFF_TEST_STEP_DELAY_MS: must be a number, got 'soon'",
+        ),
+    ],
+)
+def test_a_bad_value_names_the_variable_as_it_was_spelled(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        env.read(environ)
+    assert (caught.value.message, caught.value.exit_status) == (message, 2)
+
+
+def test_without_a_mapping_it_reads_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGDIFF_GIT_COMMIT", "from-the-process")
+    assert env.read().git_commit == "from-the-process"
+    assert env.lookup("SGLANG_GIT_COMMIT") == ("SGDIFF_GIT_COMMIT", "from-the-process")
+    assert "SGDIFF_GIT_COMMIT" in env.project_names()
+
+
+def test_only_our_own_names_are_ours() -> None:
+    environ = {"SGDIFF_PORT": "1", "SGLANG_PORT": "2", "PATH": "3", "SGDIFFX": "4"}
+    assert list(env.project_names(environ)) == ["SGDIFF_PORT"]
+
+
+def test_every_variable_that_is_read_is_known() -> None:
+    """So that none of them is answered with `unknown variable`."""
+    asked: list[str] = []
+
+    class Spy(dict[str, str]):
+        def get(self, key: str, default: object = None) -> None:  # type: ignore[override]
+            asked.append(key)
+
+    env.read(Spy())
+    known = {spelling for name in env.ENVIRONMENT_ONLY for spelling in env.spellings(name)}
+    assert {name for name in asked if name.startswith(("SGDIFF_", "SGLANG_"))} <= known
+    assert len(asked) > 20
