@@ -41,11 +41,10 @@ class ModelError(SgdiffError):
     code = "model_not_found"
 
 
-class InputError(SgdiffError):
+class InputError(UsageError):
     """An input file (image, mask, recipe) cannot be read or does not fit."""
 
     code = "invalid_image"
-    exit_status = 2
 
 
 class OutputError(SgdiffError):

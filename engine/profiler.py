@@ -54,7 +54,7 @@ class Profile:
             return
         import torch
 
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         if len(self.events) > 1:
             self.events[-2][1].synchronize()
         begin.record()

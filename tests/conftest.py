@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, and tiny models gain nothing from more
 
 
 @pytest.fixture(autouse=True)

@@ -70,7 +70,8 @@ class BaseModel:
         """Return the x0 prediction of a flow-matching network: x_t - sigma * velocity."""
         assert state.latents is not None
         sigma = state.scheduler.sigmas[state.scheduler.begin_index + state.step]
-        return state.latents - sigma.to(state.latents) * prediction
+        clean: torch.Tensor = state.latents - sigma.to(state.latents) * prediction
+        return clean
 
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
         return latents

@@ -14,7 +14,6 @@ from diffusers.utils.torch_utils import randn_tensor
 from engine import media
 from engine.catalog import ModelSpec
 from engine.models.base import BaseModel, like
-from engine.stages.encode import fit
 from engine.types import State
 
 
@@ -45,7 +44,7 @@ class Model(BaseModel):
         image_ids = self.helpers._prepare_latent_image_ids(1, rows, columns, state.device, dtype)
         guidance = None
         if self.network.config.guidance_embeds:
-            guidance = torch.full([1], state.request.guidance_scale, device=state.device, dtype=torch.float32)
+            guidance = torch.full([1], state.request.guidance_scale or 0.0, device=state.device, dtype=torch.float32)
         return {
             "encoder_hidden_states": embeds.to(dtype),
             "pooled_projections": pooled.to(dtype),
@@ -57,13 +56,15 @@ class Model(BaseModel):
     def encode_image(self, state: State) -> None:
         (source,) = state.request.image_path or ()
         request, vae = state.request, self.components["vae"]
-        image = fit(media.open_image(source), request, state.grid)
+        assert request.height is not None and request.width is not None
+        size = (request.height, request.width)
+        image = media.fit(media.open_image(source), size, state.grid)
         state.image = self.helpers.image_processor.preprocess(image).to(torch.float32)
         encoded = self.helpers._encode_vae_image(like(state.image, vae), state.generator)
         state.image_latents = self._pack(encoded.to(self.network.dtype))
         if request.mask_path:
             mask_image = media.open_mask(request.mask_path, media.image_size(source))
-            mask = self.helpers.mask_processor.preprocess(fit(mask_image, request, state.grid))
+            mask = self.helpers.mask_processor.preprocess(media.fit(mask_image, size, state.grid))
             height, width = encoded.shape[-2:]
             mask = torch.nn.functional.interpolate(mask, size=(height, width))
             state.mask = self._pack(like(mask, state.image_latents).repeat(1, encoded.shape[1], 1, 1))

@@ -90,7 +90,7 @@ class StepScheduler:
             run.error = error
         except torch.OutOfMemoryError as error:
             run.error = self._out_of_memory(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the loop outlives whatever a run does
             run.error = self._out_of_memory(error) if _is_host_memory(error) else _failure(error)
         if run.error is not None:
             run.phase, run.state = "failed", None

@@ -21,7 +21,7 @@ def decode(model: Model, auto_tiling: bool = False) -> Stage:
 
     def run(state: State) -> None:
         vae = model.components.get("vae")
-        if auto_tiling and state.device.type == "cuda" and hasattr(vae, "use_tiling"):
+        if auto_tiling and state.device.type == "cuda" and vae is not None and hasattr(vae, "use_tiling"):
             vae.use_tiling = _peak_bytes(vae, state.grid) > torch.cuda.mem_get_info(state.device)[0]
         decoder = getattr(vae, "decoder", None)
         hook: Any = decoder.register_forward_pre_hook(lambda *_: state.control.check()) if decoder is not None else None

@@ -27,6 +27,7 @@ def _keep_unmasked(state: State) -> torch.Tensor:
     """Return the latents with the part outside the mask replaced by the input image at the next noise level."""
     assert state.timesteps is not None and state.mask is not None and state.latents is not None
     original = state.image_latents
+    assert original is not None
     if state.step + 1 < state.steps:
         original = state.scheduler.scale_noise(original, state.timesteps[state.step + 1][None], state.noise)
     return (1 - state.mask) * original + state.mask * state.latents

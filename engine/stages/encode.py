@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-
 from engine.stages import Stage
-from engine.types import Model, Request, State
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from engine.types import Model, State
 
 
 def text(model: Model) -> Stage:
@@ -27,16 +20,3 @@ def image(model: Model) -> Stage:
             model.encode_image(state)
 
     return Stage("image_encoding", ("vae", "image_encoder"), run)
-
-
-def fit(image: Image, request: Request, grid: tuple[int, int]) -> Image:
-    """Return `image` scaled to the request's size, its edges repeated up to the grid, so that nothing shifts."""
-    from PIL import Image as images
-
-    assert request.height is not None and request.width is not None
-    sized = image.resize((request.width, request.height), images.Resampling.LANCZOS)
-    below, right = grid[0] - request.height, grid[1] - request.width
-    if not below and not right:
-        return sized
-    padding = ((0, below), (0, right), (0, 0))[: np.ndim(sized)]
-    return images.fromarray(np.pad(np.asarray(sized), padding, mode="edge"))

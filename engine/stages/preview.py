@@ -24,13 +24,15 @@ def jpeg(vae: Any, latents: torch.Tensor) -> bytes:
         _matrices[vae] = _fit(vae)
     flat = latents[0].float().flatten(1).T
     flat = torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1)
-    rgb = (flat @ _matrices[vae].to(flat.device)).clamp(0, 1).unflatten(0, latents.shape[-2:])
     height, width = latents.shape[-2:]
+    rgb = (flat @ _matrices[vae].to(flat.device)).clamp(0, 1).reshape(height, width, 3)
     scale = LONGER_SIDE / max(height, width)
     sized = torch.nn.functional.interpolate(
         rgb.permute(2, 0, 1)[None], size=(round(height * scale), round(width * scale)), mode="bicubic"
     )
-    return media.jpeg_preview((sized[0].permute(1, 2, 0).clamp(0, 1) * 255).byte().cpu().numpy())
+    pixels = (sized[0].permute(1, 2, 0).clamp(0, 1) * 255).byte()
+    picture: bytes = media.jpeg_preview(pixels.cpu().numpy())
+    return picture
 
 
 def _fit(vae: Any) -> torch.Tensor:
@@ -44,4 +46,5 @@ def _fit(vae: Any) -> torch.Tensor:
     inputs = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2)
     inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
     targets = small.permute(0, 2, 3, 1).flatten(0, 2)
-    return torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
+    solution: torch.Tensor = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
+    return solution

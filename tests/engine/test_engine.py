@@ -160,7 +160,7 @@ def test_a_closed_engine(flux_folder: Path) -> None:
     engine = Engine.from_pretrained(str(flux_folder), **FP32)
     engine.close()
     engine.close()
-    with pytest.raises(UsageError, match="^the engine is closed$"):
+    with pytest.raises(UsageError, match=r"^the engine is closed$"):
         engine.generate(**FIELDS)
 
 

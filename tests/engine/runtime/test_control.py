@@ -13,7 +13,7 @@ def test_a_cancelled_run_is_told_so() -> None:
     control = Control()
     control.check()
     control.cancel()
-    with pytest.raises(Cancelled, match="^cancelled$"):
+    with pytest.raises(Cancelled, match=r"^cancelled$"):
         control.check()
 
 

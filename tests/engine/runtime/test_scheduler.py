@@ -113,8 +113,10 @@ def test_cancel_while_waiting(flux: Engine) -> None:
         (
             torch.OutOfMemoryError("CUDA out of memory"),
             OutOfMemory,
-            "not enough memory on cpu: try a smaller size or fewer frames, --vae-tiling, --text-encoder-cpu-offload, "
-            "--dit-cpu-offload, or a lower precision",
+            (
+                "not enough memory on cpu: try a smaller size or fewer frames, --vae-tiling, "
+                "--text-encoder-cpu-offload, --dit-cpu-offload, or a lower precision"
+            ),
         ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemory, None),
         (MemoryError(), OutOfMemory, None),
