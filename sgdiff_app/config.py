@@ -86,7 +86,7 @@ def _config_file(path: str, where: str, command: str, notices: list[Notice]) -> 
     for name, value in files.read(path, where).items():
         key = str(name)
         place = f"{path}: {key}"
-        if key == "config":
+        if key == "config" and value is not None:
             raise UsageError(f"{place}: a config file cannot name another one", code="unknown_parameter")
         target = find(key, place, "key")
         if not used_by(command, target.setting) and ServerOptions not in target.setting.owners:

@@ -40,7 +40,7 @@ def parse(argv: Sequence[str], command: str) -> Layer:
             raise UsageError(f"{flag}: takes no value")
         # Only a list collects the words of its occurrences; the last scalar wins; maps merge key by key.
         kind = target.field.kind if target.field and not target.shorthand else None
-        key = (len(given),) if kind in ("map", "group") else (target.path, target.shorthand is None)
+        key = (len(given),) if kind in ("map", "group") else (target.path, target.rank, target.shorthand is None)
         earlier = given.pop(key, None)
         if earlier is not None and kind == "list":
             texts = (*earlier.words, *texts)

@@ -142,10 +142,8 @@ def _checked(target: Target, value: Any, where: str) -> Any:
     owner, name = target.setting.owners[0], target.setting.name
     group = table()[name].field.group
     if group is not None and len(target.path) > 1:
-        owner, name = group, target.path[1]
-        inner = target.path[2:]
-    else:
-        inner = target.path[1:]
+        return schema.check(group, target.path[-1], value, where)
+    inner = target.path[1:]
     for key in reversed(inner):
         value = {key: value}
     value = schema.check(owner, name, value, where)

@@ -174,8 +174,10 @@ def inside(setting: Setting, rest: list[str]) -> Target | None:
     field = known.get(rest[0].replace("-", "_"))
     if field is None or (len(rest) > 1 and field.kind != "map"):
         return None
-    path = (setting.name, field.name, *rest[1:])
-    return Target(setting, path, field if len(rest) == 1 else None, rank=1)
+    if len(rest) == 1:
+        return Target(setting, (setting.name, field.name), field, rank=1)
+    twin = known.get(rest[1].replace("-", "_"))  # a map inside a group holds the group's own keys once more
+    return Target(setting, (setting.name, field.name, twin.name), twin, rank=1) if twin and len(rest) == 2 else None
 
 
 def _component(key: str) -> Target | None:

@@ -32,7 +32,7 @@ def read() -> tuple[Layer, list[tuple[int, str]]]:
             _put(layer, target, *found)
     known.update(spelling for name in env.ENVIRONMENT_ONLY for spelling in env.spellings(name))
     unknown = sorted(set(env.project_names()) - known)
-    return layer, [(logging.WARNING, f"unknown variable {name}{suggest(name, known)}") for name in unknown]
+    return layer, [(logging.WARNING, f"unknown variable {name}{suggest(name, sorted(known))}") for name in unknown]
 
 
 def _put(layer: Layer, target: Target, name: str, text: str) -> None:

@@ -1,0 +1,51 @@
+"""Config files that cannot be read, each with its whole message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import UsageError
+from sgdiff_app import files
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.yml", "A.YAML"])
+def test_both_formats_are_read(name: str) -> None:
+    Path(name).write_text('{"steps": 4, "prompt": "Füchse"}', encoding="utf-8")
+    assert files.read(name) == {"steps": 4, "prompt": "Füchse"}
+
+
+def test_an_empty_yaml_file_sets_nothing() -> None:
+    Path("a.yaml").write_text("# nothing yet\n")
+    assert files.read("a.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.yaml", None, "--config: none.yaml: no such file"),
+        ("a.toml", "x = 1", "--config: a.toml: the name must end in one of .json, .yaml, .yml"),
+        ("a.json", '{\n  "a": 1,\n}', "a.json: line 3 column 1: Expecting property name enclosed in double quotes"),
+        ("a.json", '{"a": 1, "a": 2}', "a.json: a: given twice"),
+        ("a.json", "[1]", "a.json: the top level must be a mapping, got a list"),
+        ("a.yaml", "a: 1\nb: [1\nc: 2", "a.yaml: line 3 column 2: expected ',' or ']', but got ':'"),
+        ("a.yaml", "a: 1\nb: 2\na: 3", "a.yaml: line 3 column 1: a: given twice"),
+        ("a.yaml", "just text", "a.yaml: the top level must be a mapping, got a text"),
+        ("a.yaml", "a: !!os.x {}",
+         "a.yaml: line 1 column 4: could not determine a constructor for the tag 'tag:yaml.org,2002:os.x'"),
+        ("a.yaml", b"a: \xff", "--config: a.yaml: cannot be read: not UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file(name: str, text: str | bytes | None, message: str) -> None:
+    if text is not None:
+        Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError) as caught:
+        files.read(name)
+    assert str(caught.value) == message
+
+
+def test_a_folder_is_no_config_file() -> None:
+    Path("a.yaml").mkdir()
+    with pytest.raises(UsageError, match=r"--config: a.yaml: cannot be read: Is a directory"):
+        files.read("a.yaml")
