@@ -183,7 +183,7 @@ def check(cls: type, name: str, value: Any, where: str = "") -> Any:
     if field.group is not None:
         return _group(field.group, name, value, where)
     many = isinstance(value, list | tuple)
-    values = value if many or field.kind != "list" or _is_scalar_too(field) else [value]
+    values = value if many or field.kind != "list" or is_scalar_too(field) else [value]
     if field.entry is not None:
         return tuple(_group(field.entry, name, entry, f"{where}[{i}]") for i, entry in enumerate(values))
     from pydantic import ValidationError
@@ -253,7 +253,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _is_scalar_too(field: Field) -> bool:
+def is_scalar_too(field: Field) -> bool:
+    """Say whether a list field also takes one value that is no list."""
     return any(get_origin(part) is not tuple for part in _parts(field.annotation))
 
 
