@@ -65,7 +65,7 @@ def _names() -> Iterator[tuple[Target, tuple[str, ...]]]:
 
 
 def _of(field: Field, *names: str) -> tuple[str, ...]:
-    scalar = field.kind in ("bool", "int", "float", "str")
+    scalar = field.kind in ("bool", "int", "float", "str") or (field.kind == "list" and schema.is_scalar_too(field))
     return (*(_own(name) for name in names if scalar), *field.opt.env)
 
 

@@ -23,6 +23,7 @@ def values() -> dict[str, Any]:
         ("SGDIFF_MODEL_PATH", "x", {"model_path": "x"}),
         ("SGDIFF_LOG_LEVEL", "debug", {"log_level": "debug"}),
         ("SGDIFF_STEPS", "5", {"num_inference_steps": 5}),
+        ("SGDIFF_SEED", "5", {"seed": 5}),
         ("SGDIFF_VAE_TILING", "oN", {"vae_tiling": True}),
         ("SGDIFF_VAE_TILING", "", {}),
         ("SGDIFF_VAE_PATH", "x", {"component_paths.vae": "x"}),
