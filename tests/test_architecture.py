@@ -174,7 +174,7 @@ def nothing(offenders: Iterable[str]) -> None:
 def crossings(source: Source) -> Iterator[str]:
     """Yield the imports of an engine module that go up a row, or aside without an arrow."""
     if source.room and source.room not in ROWS:
-        yield f"{source.path}: in no row; draw it in DESIGN.md section 1 and in ROWS"
+        yield f"{source.path}: in no row; draw it in DESIGN.md section 1 and in DRAWN"
         return
     row = ROWS.get(source.room, 0)
     for node, target, deferred in imports(source):
@@ -304,12 +304,17 @@ def test_functions_fit_on_a_screen() -> None:
     assert len(long) <= 0.15 * len(ours), "\n" + "\n".join(long)
 
 
+def opening(source: Source) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(source.tree, clean=False) or "").split("\n")[0].strip()
+
+
 def test_a_module_opens_with_what_it_is_for() -> None:
-    for source in sources("engine", "sgdiff_app", "ui", "tests"):
-        first = (ast.get_docstring(source.tree, clean=False) or "").split("\n")[0].strip()
-        ours = not source.path.startswith("tests")
-        assert first or not ours, f"{source.path}: no docstring"
-        assert not first or (first.endswith((".", ":")) and len(first) <= 114), f"{source.path}: {first}"
+    nothing(
+        f"{source.path}: {opening(source) or 'no docstring'}"
+        for source in sources("engine", "sgdiff_app", "ui", "tests")
+        if not opening(source).endswith((".", ":")) or len(opening(source)) > 114  # 120 with the quotes
+    )
 
 
 def mirror(source: Source) -> str:
@@ -376,7 +381,7 @@ def tracked() -> list[str]:
 def test_no_file_names_the_machine_it_was_written_on() -> None:
     """Paths of somebody's machine, and hosts that packages came from."""
     private = re.compile(
-        r"(?<![\w.])/(?:home|Users|root|work)/\w[\w./-]*"
+        r"(?<![\w.])/(?:home|Users|root|work)/[\w.][\w./-]*"
         r"|file:///\w[\w./-]*"
         r"|https?://[\w.-]*(?:artifactory|nexus|jfrog|devpi|mirror|registry)[\w.:-]*"
         r"|https?://[\w.:/@-]+/simple\b"
