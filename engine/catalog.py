@@ -22,7 +22,7 @@ VIDEO_FORMATS = ("mp4", "gif")
 class ModelSpec:
     """What must be known of a model before its weights are: identity, tasks, defaults, limits.
 
-    `uses` lists the optional request fields that the model reads; `ignores` those that it accepts without effect, for
+    `limits` holds upper bounds of request fields. `uses` lists the optional request fields that the model reads; `ignores` those that it accepts without effect, for
     the reason given. `where` tells models of one pipeline class apart by values in a component's config.
     """
 
@@ -36,11 +36,13 @@ class ModelSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
     ignores: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
     multiple: int = 16
     frame_stride: int = 1
     few_steps: bool = False
     max_pixels: int = 4096 * 4096
     precision: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline, from the folder's model_index.json
 
     @property
     def is_video(self) -> bool:
@@ -55,6 +57,7 @@ FLUX_USES = (
     "negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length", "image_path", "mask_path", "strength",
 )  # fmt: skip
 FLUX_FEATURES = (IMG2IMG, INPAINT)
+FLUX_LIMITS = {"max_sequence_length": 512}
 
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
@@ -68,6 +71,7 @@ MODELS: tuple[ModelSpec, ...] = (
             "guidance_scale": 1.0, "strength": 0.6, "max_sequence_length": 48,
         },
         uses=FLUX_USES,
+        limits=FLUX_LIMITS,
         ignores={"guidance_scale": "it has no guidance embedding; use true_cfg_scale"},
         max_pixels=1024 * 1024,
         precision={"default": "fp32"},
@@ -85,6 +89,7 @@ MODELS: tuple[ModelSpec, ...] = (
             "strength": 0.6, "max_sequence_length": 512,
         },
         uses=FLUX_USES,
+        limits=FLUX_LIMITS,
     ),
     ModelSpec(
         id="black-forest-labs/FLUX.1-schnell",
@@ -99,6 +104,7 @@ MODELS: tuple[ModelSpec, ...] = (
             "strength": 0.6, "max_sequence_length": 256,
         },
         uses=FLUX_USES,
+        limits=FLUX_LIMITS,
         ignores={"guidance_scale": "it has no guidance embedding"},
         few_steps=True,
     ),
@@ -187,6 +193,12 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
                 code="unsupported_parameter",
                 param=name,
             )
+        if name in spec.limits and value > spec.limits[name]:
+            message = f"{name}: must be at most {spec.limits[name]} for {spec.id}, got {value}"
+            raise UsageError(message, param=name)
+    if request.diffusers_kwargs and spec.family != "passthrough":
+        message = f"diffusers_kwargs: {spec.id} runs natively; they need --backend diffusers"
+        raise UsageError(message, code="unsupported_parameter", param="diffusers_kwargs")
     if request.prompt is None:
         raise UsageError("prompt: required", code="missing_parameter", param="prompt")
 

@@ -223,7 +223,7 @@ class EngineConfig:
         tuple[str, ...] | None,
         Opt("Components to stream by layer", MEMORY, aliases=("layerwise_offload_modules",), later=True),
     ] = None
-    pin_cpu_memory: Annotated[bool, Opt("Page-locked host memory for offload", MEMORY)] = True
+    pin_cpu_memory: Annotated[bool, Opt("Page-locked host memory for offload", MEMORY, later=True)] = True
 
     lora_path: Annotated[tuple[str, ...] | None, Opt("Adapters: files, folders or hub ids", LORA_START, later=True)] = (
         None

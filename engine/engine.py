@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -148,7 +149,14 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
     from engine.passes import precision
 
     precision.plan(hub.component_keys(source.index), config, spec)
-    return source, spec
+    return source, replace(spec, settings=_settings(source.index))
+
+
+def _settings(index: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model_index.json says beside its components: plain values, and None for components it lacks."""
+    components = hub.component_keys(index)
+    own = {key: value for key, value in index.items() if not key.startswith("_") and key not in components}
+    return {key: None if isinstance(value, list) else value for key, value in own.items()}
 
 
 def _locate(config: EngineConfig, environment: Environment) -> Source:
@@ -159,8 +167,6 @@ def _locate(config: EngineConfig, environment: Environment) -> Source:
     except ModelError:
         if config.model_path != default or hub.bundled(default) is not None:
             raise
-    from dataclasses import replace
-
     from engine.models import tiny
 
     folder = environment.cache_root / "random" / default
@@ -176,6 +182,11 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:
         width, height = media.image_size(request.image_path[0])
         request = request.replace(**_same_shape(width, height, spec))
     resolved = catalog.resolve(request, spec, config.max_pixels)
+    if resolved.generator_device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("generator_device: cuda is not available here; available: cpu", param="generator_device")
     if resolved.image_path:
         for source in resolved.image_path:
             media.open_image(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from engine import log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.errors import ModelError
-from engine.hub import Source
+from engine.hub import Source, component_keys
 from engine.passes import precision
 
 logger = log.get(__name__)
@@ -24,22 +23,14 @@ def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any
     Raises ModelError for a component that cannot be loaded.
     """
     _quiet()
-    entries = component_entries(source.index)
-    dtypes = precision.plan(entries, config, spec)
+    names = component_keys(source.index)
+    dtypes = precision.plan(names, config, spec)
     components: dict[str, Any] = {}
-    for name, (library, class_name) in entries.items():
+    for name in names:
+        library, class_name = source.index[name]
         folder = source.overrides.get(name, source.folder / name)
         components[name] = _load(name, folder, library, class_name, dtypes.get(name), config)
     return components
-
-
-def component_entries(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return the components that a model_index.json names and fills: key -> (library, class)."""
-    entries = {}
-    for name, value in index.items():
-        if not name.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] is not None:
-            entries[name] = (value[0], value[1])
-    return entries
 
 
 def _load(name: str, folder: Path, library: str, class_name: str, dtype: str | None, config: EngineConfig) -> Any:

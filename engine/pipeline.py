@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from engine.env import Environment
 from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
+from engine.passes import precision
 from engine.passes.residency import Residency, plan
 from engine.profiler import Profile
 from engine.stages import decode, denoise, preview
@@ -113,29 +115,18 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
     device = pick_device(config.device)
     components = loader.load(source, spec, config)
-    placed = Residency(components, device, plan(components, config, device))
-    model = assemble(spec, components, source, config, attention_of(spec, config, device))
-    return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None)
-
-
-def assemble(
-    spec: ModelSpec, components: dict[str, Any], source: Source | None, config: EngineConfig, backend: str
-) -> Model:
-    """Return the Model of a family over loaded components, with attention and VAE options applied."""
-    import importlib
-
-    family = importlib.import_module(f"engine.models.{spec.family}")
-    model: Model
-    if spec.family == "passthrough":
-        assert source is not None
-        model = family.Model(spec, components, family.pipeline_of(source, spec, components, config))
-    else:
-        model = family.Model(spec, components)
-        for name, component in components.items():
-            if name.startswith("transformer"):
-                attention.install(component, backend)
+    model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
+    backend = attention_of(spec, config, device)
+    for name, component in components.items():
+        if name.startswith(precision.DENOISERS):
+            attend = attention.install_stock if spec.family == "passthrough" else attention.install
+            attend(component, backend)
     _vae_options(components.get("vae"), config)
-    return model
+    offloaded = plan(components, config, device)
+    if offloaded and model.offload(device):
+        components, offloaded = {}, set()
+    placed = Residency(components, device, offloaded)
+    return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None)
 
 
 def _vae_options(vae: Any, config: EngineConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from engine.attention import dense
+from engine.errors import UsageError
 
 Attend = Callable[..., torch.Tensor]
 BACKENDS: dict[str, Attend] = {
@@ -32,6 +33,16 @@ def install(network: torch.nn.Module, backend: str) -> None:
     handle = Handle(backend, BACKENDS[backend])
     for processor in _processors(network):
         processor._attention_backend = handle
+
+
+def install_stock(network: Any, backend: str) -> None:
+    """Let diffusers' own dispatch use one of its backends for `network`. Raises UsageError when it cannot."""
+    if backend == "native":
+        return
+    try:
+        network.set_attention_backend(backend)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"diffusers_attention_backend: {error}", param="diffusers_attention_backend") from error
 
 
 def remove(network: torch.nn.Module) -> None:

@@ -31,6 +31,10 @@ class BaseModel:
     def stages(self) -> Sequence[Stage]:
         return [encode.text(self), encode.image(self), schedule.schedule(self), latents.latents(self)]
 
+    def offload(self, device: torch.device) -> bool:
+        """Return whether the model keeps its components off the device by itself; if not, the residency pass does."""
+        return False
+
     def encode(self, state: State) -> None:
         raise TypeError(f"{type(self).__name__} must say how a prompt is encoded")
 

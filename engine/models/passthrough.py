@@ -12,9 +12,7 @@ import torch
 
 from engine import log, media
 from engine.catalog import ModelSpec
-from engine.config import EngineConfig
 from engine.errors import ModelError, UsageError
-from engine.hub import Source
 from engine.models.base import BaseModel
 from engine.stages import Stage
 from engine.types import Request, State, Task
@@ -91,35 +89,23 @@ def _argument(field: str, parameters: Mapping[str, Any]) -> str | None:
     return next((name for name in ARGUMENTS[field] if name in parameters), None)
 
 
-def pipeline_of(source: Source, spec: ModelSpec, components: Mapping[str, Any], config: EngineConfig) -> Any:
-    """Build the stock pipeline over loaded components, with the plain settings of its model_index.json."""
-    cls = pipeline_class(spec.pipeline)
-    names = inspect.signature(cls.__init__).parameters
-    flags = {key: value for key, value in source.index.items() if key in names and not isinstance(value, list)}
-    absent = {key: None for key, value in source.index.items() if key in names and value == [None, None]}
-    pipeline = cls(**absent, **flags, **components)
-    backend = config.diffusers_attention_backend
-    for name in DENOISERS:
-        network = components.get(name)
-        if network is not None and backend != "native":
-            try:
-                network.set_attention_backend(backend)
-            except (ValueError, RuntimeError, ImportError) as error:
-                raise UsageError(
-                    f"diffusers_attention_backend: {error}", param="diffusers_attention_backend"
-                ) from error
-    return pipeline
-
-
 class Model(BaseModel):
     """A stock pipeline. Its one stage does everything; steps are counted by the timesteps its denoiser sees."""
 
     exclusive = True
 
-    def __init__(self, spec: ModelSpec, components: dict[str, Any], pipeline: Any) -> None:
+    def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
-        self.pipeline = pipeline
-        pipeline.set_progress_bar_config(disable=True)
+        cls = pipeline_class(spec.pipeline)
+        names = inspect.signature(cls.__init__).parameters
+        settings = {key: value for key, value in spec.settings.items() if key in names}
+        self.pipeline = cls(**settings, **components)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def offload(self, device: torch.device) -> bool:
+        """Keep every component in host memory between uses; the stock call moves them, so its own hooks do it."""
+        self.pipeline.enable_model_cpu_offload(device=device)
+        return True
 
     def stages(self) -> Sequence[Stage]:
         return [Stage("generation", tuple(self.components), self.call)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import env, hub, loader
+from engine import env, loader
 from engine.config import EngineConfig
 from engine.engine import spec_of
 from engine.errors import ModelError
@@ -63,8 +63,3 @@ def test_code_of_a_model_folder_is_not_run(flux_folder: Path, tmp_path: Path) ->
     source, spec = spec_of(config, env.read())
     with pytest.raises(ModelError, match=r"^transformer: class MyTransformer of 'my_code' is in neither diffusers"):
         loader.load(source, spec, config)
-
-
-def test_entries_are_components_only(flux_folder: Path) -> None:
-    index = json.loads((flux_folder / "model_index.json").read_text())
-    assert set(loader.component_entries(index)) == set(hub.component_keys(index))
