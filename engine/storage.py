@@ -61,11 +61,19 @@ def writable(folder: str | Path) -> None:
     blocking = next((place for place in (folder, *folder.parents) if place.exists()), None)
     if blocking is not None and not blocking.is_dir():
         raise OutputError(f"{folder}: cannot be written: {blocking} is a file, not a folder")
-    probe = folder / f".{secrets.token_hex(8)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    probe(folder)
+
+
+def probe(folder: Path) -> None:
+    """Try to write to an existing folder. Raises OutputError saying why it cannot be."""
+    trial = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        trial.write_bytes(b"x")
+        trial.unlink()
     except OSError as error:
         raise _unwritable(folder, error) from error
 
