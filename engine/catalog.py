@@ -22,8 +22,9 @@ VIDEO_FORMATS = ("mp4", "gif")
 class ModelSpec:
     """What must be known of a model before its weights are: identity, tasks, defaults, limits.
 
-    `limits` holds upper bounds of request fields. `uses` lists the optional request fields that the model reads; `ignores` those that it accepts without effect, for
-    the reason given. `where` tells models of one pipeline class apart by values in a component's config.
+    `uses` lists the optional request fields that the model reads, `ignores` those that it accepts without effect, for
+    the reason given, `limits` upper bounds of fields. `where` tells models of one pipeline class apart by values in a
+    component's config.
     """
 
     id: str

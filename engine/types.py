@@ -384,8 +384,8 @@ class Model(Protocol):
     """What a family says about itself: at most eight verbs on a State. `engine.models.base` has the defaults.
 
     Around the verbs: `stages` lists what runs before the first step, `grid` gives the size the network runs at,
-    `offload` may see to
-    offloading itself, `clean` predicts the clean latents and `latent_image` lays them out as (1, channels, height, width) for a preview.
+    `offload` may see to offloading itself, `clean` predicts the clean latents, and `latent_image` lays them out as
+    (1, channels, height, width) for a preview.
     """
 
     spec: ModelSpec
