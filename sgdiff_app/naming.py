@@ -60,7 +60,7 @@ class Naming:
 def clean(prompt: str) -> str:
     """Reduce a prompt to what is safe in a file name everywhere."""
     text = re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9._-]", "_", prompt[:PROMPT_LENGTH]))
-    return text.strip("_").lstrip(".-") or "output"
+    return text.rstrip("_").lstrip("._-") or "output"
 
 
 def plan(options: OutputOptions) -> Naming:

@@ -30,9 +30,9 @@ def _check(settings: Settings, found: Plan) -> None:
 
     job = generate.prepare(settings)
     if found.spec is not None:
+        job.naming.check(found.spec)
         for request in job.requests:
             catalog.resolve(request, found.spec, settings.noun(EngineConfig).max_pixels)
-        job.naming.check(found.spec)
 
 
 def _plain(found: Plan) -> dict[str, object]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from engine import log
 from sgdiff_app.cli import main
 
 
@@ -23,6 +25,15 @@ class Answer(NamedTuple):
 def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Relative paths are below the test's own folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _levels(_heard_logs: None) -> Iterator[None]:
+    """A level that one command line sets is not the next one's: setting it anew also forgets who was enabled."""
+    root = logging.getLogger(log.ROOT)
+    root.setLevel(logging.INFO)
+    yield
+    root.setLevel(logging.INFO)
 
 
 @pytest.fixture

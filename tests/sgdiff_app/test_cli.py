@@ -1,0 +1,120 @@
+"""Choosing a command, --help and --version, and errors as exit codes and lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sgdiff_app
+from engine.errors import UsageError
+from sgdiff_app import cli as module
+from sgdiff_app import commands
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_and_version_work_everywhere(cli: Callable[..., Any]) -> None:
+    for command in module.COMMANDS:
+        for words in ([command, "--help"], [command, "-h"]):
+            answer = cli(*words)
+            assert (answer.status, answer.err) == (0, "")
+            assert answer.out.startswith(f"sgdiff-app {command}: ")
+        assert cli(command, "--version").out == f"sgdiff-app {sgdiff_app.__version__}\n"
+    assert cli("--version").out == f"sgdiff-app {sgdiff_app.__version__}\n"
+    overview = cli("--help")
+    assert overview.status == 0
+    built = {line.split()[0] for line in overview.out.splitlines() if line[:2] == "  " and LATER not in line}
+    assert {"generate", "doctor"} <= built
+    assert not built & {"serve", "desktop", "models", "lora", "bench", "compare-perf"}
+
+
+LATER = "(not available yet)"
+
+
+def test_no_command_shows_the_help_on_stderr(cli: Callable[..., Any]) -> None:
+    answer = cli()
+    assert (answer.status, answer.out) == (2, "")
+    assert "usage: sgdiff-app COMMAND" in answer.err
+
+
+def test_an_unknown_command(refused: Callable[..., str]) -> None:
+    assert refused("generat") == "unknown command 'generat'; did you mean 'generate'?"
+    assert refused("--prompt", "x") == "unknown command '--prompt'"
+
+
+@pytest.mark.parametrize("command", ["serve", "desktop", "models", "lora", "bench", "compare-perf"])
+def test_commands_that_are_not_built(refused: Callable[..., str], command: str) -> None:
+    assert refused(command) == f"{command}: not available yet"
+
+
+def test_an_error_is_one_line_and_an_object(cli: Callable[..., Any]) -> None:
+    answer = cli("generate", "--steps", "x", "--json")
+    assert answer.status == 2
+    assert answer.err == 'error: --steps: must be an integer, got "x"\n'
+    assert json.loads(answer.out) == {
+        "status": "failed",
+        "error": {"code": "invalid_value", "message": '--steps: must be an integer, got "x"'},
+    }
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_at_v(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: str, argv: list[str]) -> int:
+        raise ValueError("first\nsecond")
+
+    monkeypatch.setattr(commands, "run", fail)
+    answer = cli("generate")
+    assert (answer.status, answer.err) == (1, "error: ValueError: first second\n")
+    verbose = cli("generate", "-v")
+    assert verbose.status == 1
+    assert "Traceback" in verbose.err
+
+
+@pytest.mark.parametrize(("raised", "status"), [(KeyboardInterrupt(), 130), (UsageError("x"), 2)])
+def test_statuses(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, raised: Any, status: int) -> None:
+    def fail(command: str, argv: list[str]) -> int:
+        raise raised
+
+    monkeypatch.setattr(commands, "run", fail)
+    assert cli("generate").status == status
+
+
+def test_names_of_the_sdk_come_lazily() -> None:
+    for name in sgdiff_app.__all__:
+        assert getattr(sgdiff_app, name).__name__ == name
+    assert set(sgdiff_app.__all__) < set(dir(sgdiff_app))
+    with pytest.raises(AttributeError, match="has no attribute 'engine_'"):
+        sgdiff_app.engine_  # noqa: B018
+
+
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["serve", "--help"]])
+def test_help_imports_no_library_of_models(words: list[str]) -> None:
+    code = (
+        "import sys; from sgdiff_app.cli import main; main(sys.argv[1:]);"
+        "print(*(m for m in ('torch','pydantic','gradio','diffusers','transformers','numpy') if m in sys.modules),"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stderr.strip() == ""
+
+
+def test_help_comes_at_once() -> None:
+    """Within ten times a bare interpreter and 0.3 s: the best of several runs, since other work shares the machine."""
+
+    def best(*words: str) -> float:
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    bare, taken = best("-c", "pass"), best("-m", "sgdiff_app", "generate", "--help")
+    assert taken < 0.3
+    assert taken < 10 * bare

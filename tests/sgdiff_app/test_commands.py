@@ -1,0 +1,93 @@
+"""From words to work: what is shown, refused, noticed and planned before anything loads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgdiff_app import generate
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(*_: object) -> int:
+        raise AssertionError("nothing may be loaded here")
+
+    monkeypatch.setattr(generate, "_run", draw)
+
+
+def test_print_config_loads_nothing_and_takes_what_is_not_built(cli: Callable[..., Any]) -> None:
+    answer = cli("generate", "--num-gpus", "2", "--print-config")
+    assert answer.status == 0
+    assert "num_gpus: 2  # cli" in answer.out.splitlines()
+    assert "num_inference_steps: 20  # model" in answer.out.splitlines()
+    shown = json.loads(cli("serve", "--port", "1", "--print-config", "--json").out)
+    assert shown["port"] == {"value": 1, "origin": "cli"}
+
+
+def test_print_config_knows_a_local_model(cli: Callable[..., Any], flux_folder: Path) -> None:
+    answer = cli("generate", "--model-path", flux_folder, "--print-config")
+    assert "num_inference_steps: 50  # model" in answer.out.splitlines()
+
+
+@pytest.mark.parametrize("words", [["--num-gpus", "2"], ["--num_gpus=2"], ["--config", "c.yaml"]])
+def test_what_is_not_built_is_refused_before_loading(refused: Callable[..., str], words: list[str]) -> None:
+    Path("c.yaml").write_text("num_gpus: 2")
+    where = "c.yaml: num_gpus" if words[0] == "--config" else words[0].split("=")[0]
+    assert refused("generate", "--prompt", "x", *words) == f"{where}: not available yet"
+
+
+def test_serve(refused: Callable[..., str], cli: Callable[..., Any], flux_folder: Path) -> None:
+    assert refused("serve", "--prompt", "x") == "--prompt: a flag of 'generate', not of 'serve'"
+    assert refused("serve", "--port", "30010") == "serve: not available yet"
+    answer = cli("serve", "--model-path", flux_folder, "--port", "30010", "--dry-run")
+    assert answer.status == 0
+    assert f"folder: {flux_folder}" in answer.out.splitlines()
+
+
+def test_one_file_for_both_commands(cli: Callable[..., Any], flux_folder: Path) -> None:
+    Path("c.json").write_text(json.dumps({"model_path": str(flux_folder), "prompt": "a fox", "port": 1}))
+    for command in ("generate", "serve"):
+        assert cli(command, "--config", "c.json", "--dry-run").status == 0
+    notices = cli("serve", "--config", "c.json", "--dry-run", "--log-format", "text").err
+    assert notices == "c.json: settings of 'generate', ignored here: prompt\n"
+    assert cli("generate", "--config", "c.json", "--dry-run").err == ""
+    verbose = cli("generate", "--config", "c.json", "--dry-run", "-v").err
+    assert "debug: settings of the server, ignored here: c.json: port" in verbose
+
+
+def test_unknown_variables_are_warned_of(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGDIFF_SEEED", "1")
+    answer = cli("generate", "--print-config", "-q")
+    assert answer.err == "warning: unknown variable SGDIFF_SEEED; did you mean 'SGDIFF_SEED'?\n"
+
+
+def test_log_lines_are_json_when_asked_for_and_on_a_server_without_a_terminal(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGDIFF_SEEED", "1")
+    for words in (["generate", "--log-format", "json"], ["serve"]):
+        line = json.loads(cli(*words, "--print-config").err)
+        assert (line["level"], line["message"][:16]) == ("warning", "unknown variable")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli("serve", "--print-config").err.startswith("warning: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("SGLANG_CACHE_DIT_RDT", 'SGLANG_CACHE_DIT_RDT: must be a number, got "abc"'),
+        (
+            "SGLANG_USE_MODELSCOPE",
+            "SGLANG_USE_MODELSCOPE: must be one of 1, true, yes, on, 0, false, no, off, got 'abc'",
+        ),
+    ],
+)
+def test_wrong_variables(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    monkeypatch.setenv(name, "abc")
+    assert refused("generate", "--prompt", "x") == message
