@@ -137,6 +137,11 @@ def test_what_was_asked_for_stays() -> None:
         assert getattr(resolved, name) == getattr(asked, name)
 
 
+def test_zero_is_asked_for_too() -> None:
+    resolved = resolve(ask(true_cfg_scale=0.0, negative_prompt="", image_path=("a.png",), strength=0.0), TINY)
+    assert (resolved.true_cfg_scale, resolved.negative_prompt, resolved.strength) == (0.0, "", 0.0)
+
+
 @pytest.mark.parametrize("spec", [*MODELS, VIDEO], ids=lambda spec: spec.id)
 def test_a_resolved_request_resolves_to_itself(spec: ModelSpec) -> None:
     """So that a recipe, which holds the resolved request, draws the same again."""

@@ -80,6 +80,12 @@ def test_setting_up_twice_does_not_say_it_twice(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "once\n"
 
 
+def test_a_handler_of_the_host_program_does_not_repeat_it(caplog: pytest.LogCaptureFixture) -> None:
+    log.setup()
+    log.get("engine.hub").warning("once")
+    assert caplog.messages == []
+
+
 def test_other_libraries_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup("debug")
     logging.getLogger("urllib3").debug("chatter")
