@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +14,7 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
-from engine import hub
+from engine import hub, remote
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.errors import ModelError, SgdiffError, UsageError
@@ -105,8 +102,8 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     return fake
 
 
-def locate(model: str | Path, *, offline_variable: bool = False, modelscope: bool = False, **config: Any) -> hub.Source:
-    environment = Environment(cache_root=Path("unused"), hub_offline=offline_variable, use_modelscope=modelscope)
+def locate(model: str | Path, *, offline_variable: bool = False, **config: Any) -> hub.Source:
+    environment = Environment(cache_root=Path("unused"), hub_offline=offline_variable)
     return hub.locate(EngineConfig(model_path=str(model), **config), environment)
 
 
@@ -347,75 +344,14 @@ def test_offline_never_uses_the_network(how: dict[str, bool], online: Hub) -> No
     assert all(call["local_files_only"] for call in online.calls)
 
 
-def answered(kind: Any, status: int) -> Exception:
-    http = importlib.import_module(errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
-    error: Exception = kind("m", response=http.Response(status, request=http.Request("GET", "https://hub")))
-    return error
-
-
-def caused(error: Exception, cause: Exception) -> Exception:
-    error.__cause__ = cause
-    return error
-
-
-FAILURES: list[tuple[Exception, dict[str, Any], str, str]] = [
-    (
-        answered(errors.GatedRepoError, 403), {}, "model_gated",
-        "access is gated; accept its licence at https://huggingface.co/flux-labs/FLUX.1-dev, then `hf auth login`",
-    ),
-    (
-        answered(errors.RepositoryNotFoundError, 404), {}, "model_not_found",
-        "is not on the hub, or is private (`hf auth login`); did you mean 'black-forest-labs/FLUX.1-dev'?",
-    ),
-    (answered(errors.RevisionNotFoundError, 404), {"revision": "v9"}, "model_not_found", "has no revision 'v9'"),
-    (
-        errors.LocalEntryNotFoundError("m"), {"offline": True}, "model_not_found",
-        "is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
-    ),
-    (
-        errors.IncompleteSnapshotError("m", "x"), {"offline": True}, "model_not_found",
-        "is only in part in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
-    ),
-    (
-        caused(errors.LocalEntryNotFoundError("m"), errors.OfflineModeIsEnabled("m")), {}, "model_not_found",
-        "is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
-    ),
-    (
-        errors.OfflineModeIsEnabled("m"), {}, "model_not_found",
-        "is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to download it",
-    ),
-    (
-        caused(errors.LocalEntryNotFoundError("m"), ConnectionError(101, "Network is unreachable")), {},
-        "model_not_found",
-        "is not in the cache, and the hub cannot be reached; check the network (Network is unreachable)",
-    ),
-    (
-        answered(errors.HfHubHTTPError, 401), {}, "model_not_found",
-        "the hub answered 401; the access token is refused; `hf auth login` again",
-    ),
-    (answered(errors.HfHubHTTPError, 503), {}, "model_not_found", "the hub answered 503; try again later"),
-    (errors.HFValidationError("m"), {}, "model_not_found", "is no hub id (owner/name)"),
-    (
-        OSError(28, "No space left on device"), {}, "model_not_found",
-        "the download failed (No space left on device)",
-    ),
-    (vars(errors)["HTTPError"]("m"), {}, "model_not_found", "the download failed (HTTPError)"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("error", "config", "code", "expected"), FAILURES)
-def test_failures_of_the_hub_say_what_to_do(
-    error: Exception, config: dict[str, Any], code: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    for action in (locate, plan):
-        with pytest.raises(ModelError) as caught:
-            action("flux-labs/FLUX.1-dev", **config)
-        assert caught.value.message == f"flux-labs/FLUX.1-dev: {expected}"
-        assert (caught.value.code, caught.value.exit_status) == (code, 1)
+def test_modelscope_is_asked_when_the_variable_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = write_model(tmp_path), []
+    monkeypatch.setattr(remote, "fetch", lambda repo, revision, patterns, access: asked.append(access) or folder)
+    environment = Environment(cache_root=Path("unused"), use_modelscope=True)
+    assert hub.locate(EngineConfig(model_path=OWNER), environment).folder == folder
+    assert [access.modelscope for access in asked] == [True, True]
+    found = hub.plan(EngineConfig(model_path=OWNER), environment)
+    assert (found.folder, found.cached, found.download_bytes) == (None, False, None)  # it does not tell before
 
 
 # --- plan
@@ -458,45 +394,11 @@ def test_a_plan_without_network_uses_the_cache(tmp_path: Path, online: Hub, monk
 
     def unreachable(repo_id: str, **given: Any) -> Any:
         if given.get("dry_run"):
-            raise caused(errors.DryRunError("m"), ConnectionError("down"))
+            raise errors.DryRunError("m") from ConnectionError("down")
         return online.snapshot_download(repo_id, **given)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     assert plan(OWNER).cached
-
-
-# --- ModelScope
-
-
-def test_modelscope_is_asked_when_the_variable_says_so(
-    tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class NotExistError(Exception):
-        pass
-
-    def absent(*_: Any, **__: Any) -> None:
-        raise NotExistError
-
-    package, exceptions = types.ModuleType("modelscope"), types.ModuleType("modelscope.hub.errors")
-    vars(package)["snapshot_download"] = online.snapshot_download
-    vars(exceptions)["NotExistError"] = NotExistError
-    monkeypatch.setitem(sys.modules, "modelscope", package)
-    monkeypatch.setitem(sys.modules, "modelscope.hub.errors", exceptions)
-    write_model(online.repo(OWNER))
-    assert locate(OWNER, modelscope=True).folder == tmp_path / "cache" / OWNER / "snapshots" / COMMIT
-    vars(package)["snapshot_download"] = absent
-    assert message(lambda: locate(OWNER, modelscope=True)) == f"{OWNER}: is not on ModelScope"
-    vars(package)["snapshot_download"] = lambda *_, **__: Path("/proc/none").read_text()
-    assert message(lambda: locate(OWNER, modelscope=True, offline=True)) == (
-        f"{OWNER}: cannot be fetched from ModelScope and is not in the cache (No such file or directory)"
-    )
-
-
-def test_modelscope_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-    assert message(lambda: locate(OWNER, modelscope=True)) == (
-        f"{OWNER}: SGLANG_USE_MODELSCOPE needs the package modelscope; install it or unset the variable"
-    )
 
 
 # --- hash

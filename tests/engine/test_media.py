@@ -147,6 +147,14 @@ def test_a_damaged_image_is_said(kind: str, tmp_path: Path) -> None:
     assert message(lambda: media.open_image(source)).startswith(f"image_path: {source}: is ")
 
 
+def test_a_png_with_a_wrong_checksum_is_damaged(tmp_path: Path) -> None:
+    source = stored(Image.fromarray(FRAMES[0]), tmp_path / "a.png")
+    data = bytearray(Path(source).read_bytes())
+    data[-14] ^= 1  # the checksum of the pixels, before the twelve bytes of IEND
+    Path(source).write_bytes(data)
+    assert message(lambda: media.open_image(source)) == f"image_path: {source}: is a damaged image"
+
+
 def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = stored(Image.new("RGB", (20, 10)), tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "verify", lambda self: pytest.fail("decoded"))

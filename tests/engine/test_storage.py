@@ -91,6 +91,17 @@ def test_a_failure_while_encoding_leaves_nothing(
     assert (tmp_path / "old.png").read_text() == "old"
 
 
+def test_a_file_is_written_once_under_another_name_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(media, "encode", lambda frames, path, *_: written.append(path) or path.write_text("new"))
+    storage.save(OUTPUT, tmp_path / "a.png")
+    assert [path.parent for path in written] == [tmp_path]
+    assert written[0].name.endswith(".part")
+    assert (tmp_path / "a.png").read_text() == "new"
+
+
 def test_a_video_encoder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     broken = dataclasses.replace(CLIP, request=CLIP.request.replace(x264_preset="hurried"))  # type: ignore[arg-type]
     with pytest.raises(OutputError, match="ffmpeg failed: "):
