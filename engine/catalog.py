@@ -9,7 +9,7 @@ from typing import Any
 
 from engine import log, schema
 from engine.errors import UsageError, listed, suggest
-from engine.types import Request, Task
+from engine.types import MAX_SEED, Request, Task
 
 logger = log.get(__name__)
 
@@ -221,6 +221,10 @@ def _seed(request: Request) -> int | tuple[int, ...]:
     if isinstance(request.seed, tuple) and len(request.seed) != count:
         message = f"seed: a list needs one entry per output, got {len(request.seed)} for {count}"
         raise UsageError(message, param="seed")
+    if isinstance(request.seed, int) and request.seed + count - 1 > MAX_SEED:
+        raise UsageError(
+            f"seed: must be at most {MAX_SEED - count + 1} for {count} outputs, got {request.seed}", param="seed"
+        )
     return request.seed
 
 

@@ -6,14 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from engine.schema import Ge, Gt, Le, Opt
-from engine.types import (
-    CACHING,
-    CfgGateStep,
-    EmbeddedGuidance,
-    EnableCacheDit,
-    EnableTeaCache,
-    FlowShift,
-)
+from engine.types import CACHING, CfgGateStep, EmbeddedGuidance, EnableCacheDit, EnableTeaCache, FlowShift
 
 Precision = Literal["fp16", "bf16", "fp32"]
 AttentionBackend = Literal[
@@ -183,8 +176,7 @@ class EngineConfig:
     cfg_parallel_size: Annotated[int | None, Ge(1), Opt("Degree; 1 = off", PARALLEL, later=True, neutral=(1,))] = None
     use_fsdp_inference: Annotated[bool, Opt("Shard transformer weights over GPUs", PARALLEL, later=True)] = False
     executor: Annotated[
-        Literal["auto", "inline", "process", "ray"],
-        Opt("Where the engine runs", PARALLEL, later=("process", "ray")),
+        Literal["auto", "inline", "process", "ray"], Opt("Where the engine runs", PARALLEL, later=("process", "ray"))
     ] = "auto"
     dist_timeout: Annotated[int, Ge(1), Opt("Timeout of collectives in seconds", PARALLEL, later=True)] = 3600
     master_port: Annotated[int | None, Ge(1), Le(65535), Opt("Rendezvous port", PARALLEL, later=True)] = None

@@ -16,7 +16,7 @@ class Faults:
     def __init__(self, environment: Environment) -> None:
         self.delay_s = environment.test_step_delay_ms / 1000
         self.kind, _, step = (environment.test_fault or "").partition("@")
-        if self.kind and (self.kind not in ("error", "oom", "exit") or not step.isdigit()):
+        if environment.test_fault and (self.kind not in ("error", "oom", "exit") or not step.isdigit()):
             raise UsageError(f"SGDIFF_TEST_FAULT: must be error@K, oom@K or exit@K, got '{environment.test_fault}'")
         self.step = int(step or 0)
 

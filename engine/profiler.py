@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class Profile:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Time a stage; spans of one name add up."""
+        """Time a stage."""
         start = time.perf_counter()
         yield
         self._wait()
@@ -94,12 +95,7 @@ class Profile:
         if self.device.type == "cuda":
             import torch
 
-            names = (
-                "memory_allocated",
-                "memory_reserved",
-                "max_memory_allocated",
-                "max_memory_reserved",
-            )
+            names = ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved")
             values = [getattr(torch.cuda, name)(self.device) / MB for name in names]
         else:
             import psutil
@@ -107,18 +103,7 @@ class Profile:
             info = psutil.Process().memory_info()
             peak = max(info.rss, _host_peak())
             values = [info.rss / MB, info.rss / MB, peak / MB, peak / MB]
-        return dict(
-            zip(
-                (
-                    "allocated_mb",
-                    "reserved_mb",
-                    "peak_allocated_mb",
-                    "peak_reserved_mb",
-                ),
-                values,
-                strict=True,
-            )
-        )
+        return dict(zip(("allocated_mb", "reserved_mb", "peak_allocated_mb", "peak_reserved_mb"), values, strict=True))
 
 
 def _host_peak() -> int:
@@ -127,16 +112,12 @@ def _host_peak() -> int:
         import resource  # not on Windows
     except ImportError:
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def perf_dump(
-    timings: Timings,
-    *,
-    request_id: str,
-    commit: str | None,
-    tag: str,
-    meta: Mapping[str, Any],
+    timings: Timings, *, request_id: str, commit: str | None, tag: str, meta: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the content of a perf file: stages, denoising steps and memory of one output."""
     return {

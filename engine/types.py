@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from engine.stages import Stage
 
 Task = Literal["T2I", "I2I", "TI2I", "T2V", "I2V", "TI2V", "V2V"]
-Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
+MAX_SEED = 2**63 - 1
+Seed = Annotated[int, Ge(0), Le(MAX_SEED)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -27,46 +28,19 @@ SAMPLING, OUTPUT, POST, PROFILING = "Sampling", "Output", "Post-processing", "Pr
 CACHING, LORA = "Step caching and prompt cache", "LoRA"
 
 # Settings that an engine takes as its default and a request may override are described once and used in both.
-FlowShift = Annotated[
-    float | None,
-    Gt(0),
-    Opt("Flow-matching shift", "Precision and VAE", later=True, optional=True),
-]
+FlowShift = Annotated[float | None, Gt(0), Opt("Flow-matching shift", "Precision and VAE", later=True, optional=True)]
 EmbeddedGuidance = Annotated[
-    float | None,
-    Ge(0),
-    Opt(
-        "Embedded guidance of the Hunyuan family",
-        "Precision and VAE",
-        later=True,
-        optional=True,
-    ),
+    float | None, Ge(0), Opt("Embedded guidance of the Hunyuan family", "Precision and VAE", later=True, optional=True)
 ]
 EnableCacheDit = Annotated[
-    bool | None,
-    Opt("Cache-DiT step caching", CACHING, env=("SGLANG_CACHE_DIT_ENABLED",), later=True),
+    bool | None, Opt("Cache-DiT step caching", CACHING, env=("SGLANG_CACHE_DIT_ENABLED",), later=True)
 ]
-EnableTeaCache = Annotated[
-    bool,
-    Opt(
-        "TeaCache, for models with coefficients; excludes Cache-DiT",
-        CACHING,
-        later=True,
-    ),
-]
+EnableTeaCache = Annotated[bool, Opt("TeaCache, for models with coefficients; excludes Cache-DiT", CACHING, later=True)]
 CfgGateStep = Annotated[
-    float,
-    Ge(0),
-    Le(1),
-    Opt("Share of the steps that run the unconditional branch", CACHING, later=True),
+    float, Ge(0), Le(1), Opt("Share of the steps that run the unconditional branch", CACHING, later=True)
 ]
 DiffusersKwargs = Annotated[
-    dict[str, Any],
-    Opt(
-        "Extra arguments for the call of a diffusers pipeline",
-        "Model and loading",
-        metavar="JSON",
-    ),
+    dict[str, Any], Opt("Extra arguments for the call of a diffusers pipeline", "Model and loading", metavar="JSON")
 ]
 
 
@@ -88,82 +62,40 @@ class Request:
     negative_prompt: Annotated[
         str | None,
         MaxLen(32_000),
-        Opt(
-            "What to keep out; needs true classifier-free guidance",
-            SAMPLING,
-            optional=True,
-        ),
+        Opt("What to keep out; needs true classifier-free guidance", SAMPLING, optional=True),
     ] = None
     image_path: Annotated[
         tuple[str, ...] | None,
         MaxLen(16),
-        Opt(
-            "Input images: files or data URIs",
-            SAMPLING,
-            aliases=("image_paths",),
-            optional=True,
-            metavar="IMAGE",
-        ),
+        Opt("Input images: files or data URIs", SAMPLING, aliases=("image_paths",), optional=True, metavar="IMAGE"),
     ] = None
     mask_path: Annotated[
-        str | None,
-        Opt(
-            "Mask of the first image; white or transparent = change",
-            SAMPLING,
-            optional=True,
-        ),
+        str | None, Opt("Mask of the first image; white or transparent = change", SAMPLING, optional=True)
     ] = None
     video_path: Annotated[tuple[str, ...] | None, Opt("Input video", SAMPLING, optional=True, later=True)] = None
     strength: Annotated[
-        float | None,
-        Ge(0),
-        Le(1),
-        Opt("Share of noise put on the input image", SAMPLING, optional=True),
+        float | None, Ge(0), Le(1), Opt("Share of noise put on the input image", SAMPLING, optional=True)
     ] = None
     num_inference_steps: Annotated[
-        int | None,
-        Ge(1),
-        Le(1000),
-        Opt("Denoising steps", SAMPLING, aliases=("steps",)),
+        int | None, Ge(1), Le(1000), Opt("Denoising steps", SAMPLING, aliases=("steps",))
     ] = None
     guidance_scale: Annotated[
-        float | None,
-        Ge(0),
-        Opt(
-            "Guidance, embedded or classifier-free as the model defines",
-            SAMPLING,
-            optional=True,
-        ),
+        float | None, Ge(0), Opt("Guidance, embedded or classifier-free as the model defines", SAMPLING, optional=True)
     ] = None
     guidance_scale_2: Annotated[
-        float | None,
-        Ge(0),
-        Opt("Guidance of the low-noise expert", SAMPLING, optional=True),
+        float | None, Ge(0), Opt("Guidance of the low-noise expert", SAMPLING, optional=True)
     ] = None
     boundary_ratio: Annotated[
-        float | None,
-        Ge(0),
-        Le(1),
-        Opt("Where the low-noise expert takes over", SAMPLING, optional=True),
+        float | None, Ge(0), Le(1), Opt("Where the low-noise expert takes over", SAMPLING, optional=True)
     ] = None
     true_cfg_scale: Annotated[
-        float | None,
-        Ge(0),
-        Opt(
-            "Classifier-free guidance where guidance_scale is embedded",
-            SAMPLING,
-            optional=True,
-        ),
+        float | None, Ge(0), Opt("Classifier-free guidance where guidance_scale is embedded", SAMPLING, optional=True)
     ] = None
-    guidance_rescale: Annotated[
-        float | None,
-        Ge(0),
-        Opt("Rescale the guided prediction", SAMPLING, optional=True),
-    ] = None
+    guidance_rescale: Annotated[float | None, Ge(0), Opt("Rescale the guided prediction", SAMPLING, optional=True)] = (
+        None
+    )
     cfg_normalization: Annotated[
-        float | None,
-        Ge(0),
-        Opt("Cap the norm of the guided prediction", SAMPLING, optional=True),
+        float | None, Ge(0), Opt("Cap the norm of the guided prediction", SAMPLING, optional=True)
     ] = None
     flow_shift: FlowShift = None
     embedded_cfg_scale: EmbeddedGuidance = None
@@ -172,40 +104,25 @@ class Request:
         Opt("Output i uses seed + i, or entry i of a list; random when absent", SAMPLING),
     ] = None
     generator_device: Annotated[
-        Literal["cpu", "cuda"],
-        Opt("Where noise is drawn; cpu gives the same noise on every device", SAMPLING),
+        Literal["cpu", "cuda"], Opt("Where noise is drawn; cpu gives the same noise on every device", SAMPLING)
     ] = "cpu"
     height: Annotated[int | None, Ge(1), Opt("Height in pixels", SAMPLING)] = None
     width: Annotated[int | None, Ge(1), Opt("Width in pixels", SAMPLING)] = None
     num_frames: Annotated[int | None, Ge(1), Opt("Frames of a video", SAMPLING, optional=True)] = None
-    fps: Annotated[
-        int | None,
-        Ge(1),
-        Le(120),
-        Opt("Frames per second of a video", SAMPLING, optional=True),
-    ] = None
+    fps: Annotated[int | None, Ge(1), Le(120), Opt("Frames per second of a video", SAMPLING, optional=True)] = None
     num_outputs_per_prompt: Annotated[
-        int,
-        Ge(1),
-        Le(10),
-        Opt("Outputs per prompt", SAMPLING, aliases=("num_samples", "num_outputs", "n")),
+        int, Ge(1), Le(10), Opt("Outputs per prompt", SAMPLING, aliases=("num_samples", "num_outputs", "n"))
     ] = 1
     max_sequence_length: Annotated[int | None, Ge(1), Opt("Prompt token limit", SAMPLING, optional=True)] = None
     quality: Annotated[
-        Quality,
-        Opt(
-            "Steps x 0.5, 0.75, 1, 1.25, 1.5 for low to max; few-step models ignore it",
-            SAMPLING,
-        ),
+        Quality, Opt("Steps x 0.5, 0.75, 1, 1.25, 1.5 for low to max; few-step models ignore it", SAMPLING)
     ] = "auto"
     loras: Annotated[
-        tuple[LoraRef, ...] | None,
-        Opt("LoRA set of this request alone", LORA, later=True, metavar="JSON"),
+        tuple[LoraRef, ...] | None, Opt("LoRA set of this request alone", LORA, later=True, metavar="JSON")
     ] = None
     enable_cache_dit: EnableCacheDit = None
     cache_dit_params: Annotated[
-        dict[str, Any] | None,
-        Opt("Cache-DiT settings of this request", CACHING, later=True, metavar="JSON"),
+        dict[str, Any] | None, Opt("Cache-DiT settings of this request", CACHING, later=True, metavar="JSON")
     ] = None
     enable_teacache: EnableTeaCache = False
     cfg_gate_step: CfgGateStep = 1.0
@@ -214,51 +131,30 @@ class Request:
     ] = None
     diffusers_kwargs: DiffusersKwargs = field(default_factory=dict)
     output_format: Annotated[
-        Literal["png", "jpeg", "webp", "mp4", "gif"] | None,
-        Opt("File format; png, or mp4 for a video", OUTPUT),
+        Literal["png", "jpeg", "webp", "mp4", "gif"] | None, Opt("File format; png, or mp4 for a video", OUTPUT)
     ] = None
     output_quality: Annotated[
         Literal["default", "low", "medium", "high", "maximum"],
         Opt("35, 55, 90, 100 of 100; default: 75 for images, 50 for video", OUTPUT),
     ] = "default"
     output_compression: Annotated[
-        int | None,
-        Ge(0),
-        Le(100),
-        Opt("Higher = better and larger; wins over output_quality; not for png", OUTPUT),
+        int | None, Ge(0), Le(100), Opt("Higher = better and larger; wins over output_quality; not for png", OUTPUT)
     ] = None
     x264_preset: Annotated[
         Literal[
-            "ultrafast",
-            "superfast",
-            "veryfast",
-            "faster",
-            "fast",
-            "medium",
-            "slow",
-            "slower",
-            "veryslow",
-            "placebo",
+            "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
         ],
         Opt("Encoder preset of mp4 files", OUTPUT),
     ] = "fast"
     embed_recipe: Annotated[
-        bool,
-        Opt(
-            "Put the recipe into the file, so that it can be made again",
-            OUTPUT,
-            aliases=("metadata",),
-        ),
+        bool, Opt("Put the recipe into the file, so that it can be made again", OUTPUT, aliases=("metadata",))
     ] = True
     enable_frame_interpolation: Annotated[bool, Opt("RIFE frame interpolation", POST, later=True)] = False
     frame_interpolation_exp: Annotated[
         int, Ge(1), Le(4), Opt("1 doubles the frames, 2 makes four", POST, later=True)
     ] = 1
     frame_interpolation_scale: Annotated[
-        float,
-        Ge(0.25),
-        Le(4),
-        Opt("Flow scale; 0.5 for high resolution", POST, later=True),
+        float, Ge(0.25), Le(4), Opt("Flow scale; 0.5 for high resolution", POST, later=True)
     ] = 1.0
     frame_interpolation_model_path: Annotated[str | None, Opt("RIFE weights", POST, later=True)] = None
     enable_upscaling: Annotated[bool, Opt("Super-resolution, after interpolation", POST, later=True)] = False
@@ -266,9 +162,7 @@ class Request:
     upscaling_model_path: Annotated[str | None, Opt("Upscaler: file, repo or repo:file", POST, later=True)] = None
     profile: Annotated[bool, Opt("Trace the denoising steps", PROFILING, later=True)] = False
     num_profiled_timesteps: Annotated[
-        int,
-        Ge(-1),
-        Opt("Steps traced after one warm-up step; -1 = all", PROFILING, later=True),
+        int, Ge(-1), Opt("Steps traced after one warm-up step; -1 = all", PROFILING, later=True)
     ] = 5
     profile_all_stages: Annotated[bool, Opt("Trace every stage; implies profile", PROFILING, later=True)] = False
 
@@ -278,9 +172,7 @@ class Request:
 
     def resolve(self, spec: ModelSpec) -> Request:
         """Return the same request with every default of `spec` filled in and every rule of it checked."""
-        from engine.catalog import (
-            resolve,
-        )  # the rules are the catalog's; this is the noun's door to them
+        from engine.catalog import resolve  # the rules are the catalog's; this is the noun's door to them
 
         return resolve(self, spec)
 

@@ -13,10 +13,7 @@ from engine.attention import dense
 from engine.errors import UsageError
 
 Attend = Callable[..., torch.Tensor]
-BACKENDS: dict[str, Attend] = {
-    "torch_sdpa": dense.torch_sdpa,
-    "torch_cudnn_sdpa": dense.torch_cudnn_sdpa,
-}
+BACKENDS: dict[str, Attend] = {"torch_sdpa": dense.torch_sdpa, "torch_cudnn_sdpa": dense.torch_cudnn_sdpa}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,24 +22,13 @@ def torch_sdpa(
         attn_mask = attn_mask[:, None, None, :]
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     out = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask,
-        dropout_p,
-        is_causal,
-        scale=scale,
-        enable_gqa=enable_gqa,
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
     )
     return out.transpose(1, 2)
 
 
 def torch_cudnn_sdpa(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *args: object,
-    **kwargs: object,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: object, **kwargs: object
 ) -> torch.Tensor:
     """The same through cuDNN's kernel alone (CUDA, fp16 or bf16)."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):

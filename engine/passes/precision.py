@@ -27,16 +27,7 @@ def plan(components: Iterable[str], config: EngineConfig, spec: ModelSpec) -> di
             f"({', '.join(encoders)}), got {len(wanted)} values",
             param="text_encoder_precisions",
         )
-    asked: dict[str, str | None] = {
-        "vae": config.vae_precision,
-        "image_encoder": config.image_encoder_precision,
-    }
-    asked |= dict(
-        zip(
-            encoders,
-            wanted * len(encoders) if len(wanted) == 1 else wanted,
-            strict=False,
-        )
-    )
+    asked: dict[str, str | None] = {"vae": config.vae_precision, "image_encoder": config.image_encoder_precision}
+    asked |= dict(zip(encoders, wanted * len(encoders) if len(wanted) == 1 else wanted, strict=False))
     asked |= {name: config.dit_precision for name in names if name.startswith(DENOISERS)}
     return {name: asked.get(name) or spec.default_precision(name) for name in names}

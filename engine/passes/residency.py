@@ -20,12 +20,7 @@ WEIGHTS_SHARE = 0.8
 class Residency:
     """Moves offloaded components to the device when a stage uses them, and out when another one needs the room."""
 
-    def __init__(
-        self,
-        components: Mapping[str, Any],
-        device: torch.device,
-        offloaded: Collection[str],
-    ) -> None:
+    def __init__(self, components: Mapping[str, Any], device: torch.device, offloaded: Collection[str]) -> None:
         self.device = device
         self.offloaded = {name: components[name] for name in sorted(offloaded) if name in components}
         for name, component in components.items():
@@ -65,10 +60,7 @@ def plan(components: Mapping[str, Any], config: EngineConfig, device: torch.devi
         if sum(_bytes(part) for other, part in modules.items() if other not in chosen) <= budget:
             break
         chosen.add(name)
-        logger.info(
-            "%s is kept in host memory between uses: the weights do not fit on the device together",
-            name,
-        )
+        logger.info("%s is kept in host memory between uses: the weights do not fit on the device together", name)
     return chosen
 
 

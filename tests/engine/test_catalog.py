@@ -315,3 +315,9 @@ def test_a_format_of_its_kind_is_kept(spec: ModelSpec, wanted: Any) -> None:
 
 def test_every_quality_has_a_factor_or_is_auto() -> None:
     assert set(schema.fields(Request)["quality"].choices) == {"auto", *catalog.QUALITY_STEPS}
+
+
+def test_the_last_output_has_a_seed_too() -> None:
+    with pytest.raises(UsageError) as error:
+        Request(prompt="x", seed=2**63 - 1, num_outputs_per_prompt=2).resolve(MODELS[0])
+    assert error.value.message == "seed: must be at most 9223372036854775806 for 2 outputs, got 9223372036854775807"

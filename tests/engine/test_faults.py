@@ -61,3 +61,9 @@ def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(text)
     assert caught.value.message == f"SGDIFF_TEST_FAULT: must be error@K, oom@K or exit@K, got '{text}'"
+
+
+def test_a_step_without_a_kind_is_refused() -> None:
+    with pytest.raises(UsageError) as error:
+        Faults(env.read({"SGDIFF_TEST_FAULT": "@3"}))
+    assert error.value.message == "SGDIFF_TEST_FAULT: must be error@K, oom@K or exit@K, got '@3'"

@@ -1,0 +1,68 @@
+"""The README keeps its word: its commands parse, its paths exist, its Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgdiff_app.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _commands() -> list[str]:
+    fences = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    return [line for fence in fences for line in fence.splitlines() if line.startswith("scripts/sgdiff")]
+
+
+def test_it_opens_with_the_two_commands() -> None:
+    assert _commands()[0] == 'scripts/sgdiff generate --prompt "A beautiful sunset over the mountains"'
+    assert "\nscripts/test\n" in README
+
+
+@pytest.fixture
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that the examples name."""
+    from engine import media
+    from engine.types import Request
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "run.yaml").write_text("prompt: a hill\n")
+    grey = np.full((1, 32, 32, 3), 128, np.uint8)
+    recipe = {
+        "sgdiff": 1,
+        "request": {"prompt": "a hill", "seed": 1},
+        "engine": {"model": "x", "model_path": "tiny-scenes", "revision": None, "settings": {}, "versions": {}},
+        "inputs": {},
+    }
+    for name in ("harbour.png", "mask.png", "pictures/a_lighthouse_in_fog.png"):
+        media.encode(grey, tmp_path / name, "png", Request(), recipe)
+
+
+@pytest.mark.usefixtures("_files")
+@pytest.mark.parametrize("line", _commands())
+def test_every_command_parses(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line)[1:]
+    if words[0] == "doctor":
+        pytest.importorskip("sgdiff_app.doctor")
+        return
+    assert main([*words, "--print-config"]) == 0, capsys.readouterr().err
+
+
+def test_the_tree_is_the_tree() -> None:
+    named = re.findall(r"^\| `([\w/]+)/` \|", README, re.MULTILINE)
+    assert [name for name in named if not (ROOT / name).is_dir()] == []
+    rooms = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "engine").glob("*/__init__.py")}
+    tops = {"sgdiff_app", "engine", "assets", "scripts", "tests"}
+    assert (rooms | tops) - set(named) == set(), "a folder that the README does not name"
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
