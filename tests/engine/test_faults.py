@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import faults
+from engine import env, faults
 from engine.env import Environment
 from engine.errors import OutOfMemory, UsageError
 from engine.faults import Faults
