@@ -130,7 +130,10 @@ def test_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
         "[" * 100_000,
         "zlib:!!",
         "zlib:AAAA",
-        "zlib:" + base64.b64encode(zlib.compress(b" " * 2**23)).decode(),  # unpacks to more than any recipe has
+        "zlib:"
+        + base64.b64encode(
+            zlib.compress(b'{"request": {}}' + b" " * 2**23)
+        ).decode(),  # unpacks to more than any recipe has
     ],
     ids=["open", "list", "empty", "number", "deep", "base64", "zlib", "bomb"],
 )
