@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,11 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; every error becomes one line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
         return 1
     except Exception as error:  # noqa: BLE001 - the last place that can still say it in one line
         return _failed(error, words)

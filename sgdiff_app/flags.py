@@ -42,6 +42,8 @@ def parse(argv: Sequence[str], command: str) -> Layer:
         kind = target.field.kind if target.field and not target.shorthand else None
         key = (len(given),) if kind in ("map", "group") else (target.path, target.rank, target.shorthand is None)
         earlier = given.pop(key, None)
+        if earlier is not None and target.path == ("config",):
+            raise UsageError(f"{flag}: may be given once", param="config")
         if earlier is not None and kind == "list":
             texts = (*earlier.words, *texts)
         given[key] = _Given(target, flag, texts)

@@ -150,6 +150,8 @@ def _prompt(run: Run, engine: Engine, request: Request, number: int, requests: S
                 done.append(_deliver(run, event, first + event.index, _count(requests)))
     except SgdiffError as raised:
         error = raised
+    except BrokenPipeError:
+        raise
     except Exception as raised:  # one prompt failed, the engine stays usable for the others
         logger.debug("failed", exc_info=True)
         error = GenerationError(f"{type(raised).__name__}: {raised}")

@@ -1,6 +1,6 @@
 """Settings of this program alone, described like those of the engine: prompts, outputs, the server, the command."""
 
-from __future__ import annotations
+# No annotations as text here: evaluating two hundred of them would take a sixth of a help page.
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -85,6 +86,17 @@ def test_statuses(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, rais
     assert cli("generate").status == status
 
 
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--print-config"]])
+def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
+    command = [sys.executable, "-m", "sgdiff_app", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_names_of_the_sdk_come_lazily() -> None:
     for name in sgdiff_app.__all__:
         assert getattr(sgdiff_app, name).__name__ == name
@@ -104,17 +116,17 @@ def test_help_imports_no_library_of_models(words: list[str]) -> None:
     assert done.stderr.strip() == ""
 
 
-def test_help_comes_at_once() -> None:
+def test_help_comes_at_once(tmp_path: Path) -> None:
     """Within ten times a bare interpreter and 0.3 s: the best of several runs, since other work shares the machine."""
 
-    def best(*words: str) -> float:
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-            times.append(time.perf_counter() - start)
-        return min(times)
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env = {**kept, "PYTHONPYCACHEPREFIX": str(tmp_path)}  # compiled once, as after an installation
 
-    bare, taken = best("-c", "pass"), best("-m", "sgdiff_app", "generate", "--help")
-    assert taken < 0.3
-    assert taken < 10 * bare
+    def taken(*words: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *words], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+    pairs = [(taken("-c", "pass"), taken("-m", "sgdiff_app", "generate", "--help")) for _ in range(9)][1:]
+    assert min(page for _, page in pairs) < 0.3
+    assert min(page for _, page in pairs) < 10 * min(bare for bare, _ in pairs)

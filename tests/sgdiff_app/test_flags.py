@@ -155,6 +155,7 @@ def test_a_map_may_be_the_path_of_a_file() -> None:
         (["--decoder-tp", "2"], "--decoder-tp: was replaced; use vae_sp"),
         (["--text-encoder-configs", "x"], "--text-encoder-configs: not supported; use text_encoder_precisions"),
         (["--sr-model", "x"], "--sr-model: not supported"),
+        (["--config", "a.yaml", "--config=b.yaml"], "--config: may be given once"),
         (["--repeat", "3"], "--repeat: a flag of 'bench', not of 'generate'"),
     ],
 )  # fmt: skip
