@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import UsageError
+from engine.errors import NotAvailable, UsageError
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 PREFIXES = ("SGLANG_DIFFUSION_", "SGLANG_")
@@ -73,6 +73,21 @@ ENVIRONMENT_ONLY = (
     "SGDIFF_S3_PRESIGN_SECONDS",
     *(f"SGLANG_CACHE_DIT_SECONDARY_{key}" for key in ("FN", "BN", "WARMUP", "RDT", "MC", "TAYLORSEER", "TS_ORDER")),
 )  # fmt: skip
+
+
+# Of these, what asks for something that is not built yet.
+UNBUILT = (
+    "SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY", "SGLANG_DIFFUSION_STAGE_LOGGING", "SGLANG_VAE_TORCH_COMPILE_MODE",
+    "SGLANG_CLOUD_STORAGE_TYPE",
+)  # fmt: skip
+
+
+def require_available(environ: Mapping[str, str] | None = None) -> None:
+    """Raise NotAvailable for a variable that asks for something that is not built yet."""
+    for name in UNBUILT:
+        found = lookup(name, environ)
+        if found is not None and found[1].lower() not in FALSE:
+            raise NotAvailable(f"{found[0]}: not available yet")
 
 
 def read(environ: Mapping[str, str] | None = None) -> Environment:
