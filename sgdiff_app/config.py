@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from engine import schema
+from engine import env, schema
 from engine.errors import UsageError
 from engine.types import Request
 from sgdiff_app import files, flags, variables
@@ -48,6 +48,7 @@ class Settings:
 
         The settings of the server are left out: what they wait for is the server.
         """
+        env.require_available()
         for path, entry in self.entries.items():
             setting = table()[path[0]]
             if setting.owners == (ServerOptions,) or not used_by(self.command, setting):
