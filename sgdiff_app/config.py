@@ -75,6 +75,10 @@ def load(argv: Sequence[str], command: str) -> Settings:
         replayed, made_by = _recipe(source.value)
         layers.insert(1, replayed)
     entries = merge((*layers, typed))
+    for name in (made_by or {}).get("inputs", {}):
+        if (name,) not in entries:
+            message = f"--from-file: the file was made with an input that it does not hold; give {name} again"
+            raise UsageError(message, code="missing_parameter", param=name)
     if command != "serve":
         ignored = [entry.where for path, entry in entries.items() if table()[path[0]].owners == (ServerOptions,)]
         if ignored:

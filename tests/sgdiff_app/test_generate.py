@@ -120,6 +120,20 @@ def test_another_version_is_told(draw: Cli, cli: Cli, flux_folder: Path, monkeyp
     assert re.search(r"warning: differs from the replayed file: torch: was \S+, is 0.0\n", answer.err)
 
 
+def test_inputs_must_be_given_again(draw: Cli, cli: Cli, refused: Callable[..., str], flux_folder: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save("in.png")
+    Image.new("RGB", (32, 32), "blue").save("other.png")
+    first = draw("--prompt", "x", "--steps", "2", "--image-path", "in.png", "--output-file-path", "first.png")
+    assert first.status == 0, first.err
+    again = ["generate", "--from-file", "first.png", "--model-path", flux_folder, "--output-file-path", "again.png"]
+    message = "--from-file: the file was made with an input that it does not hold; give image_path again"
+    assert refused(*again) == message
+    assert "differs" not in cli(*again, "--image-path", "in.png").err
+    assert np.array_equal(pixels("first.png"), pixels("again.png"))
+    changed = cli(*again, "--image-path", "other.png").err
+    assert "differs from the replayed file: image_path: another file than the one recorded" in changed
+
+
 def test_without_a_recipe(draw: Cli, refused: Callable[..., str]) -> None:
     assert draw("--prompt", "a fox", "--steps", "1", "--output-file-path", "a.png", "--no-embed-recipe").status == 0
     assert refused("generate", "--from-file", "a.png").startswith("a.png: ")
