@@ -104,8 +104,15 @@ def test_an_output_is_made_again_from_itself(draw: Cli, cli: Cli, flux_folder: P
     assert answer.status == 0
     assert "differs" not in answer.err
     assert np.array_equal(pixels(name), pixels(f"again.{suffix}"))
-    shown = json.loads(cli(*again, "--print-config", "--json").out)
-    assert shown["num_inference_steps"] == {"value": 3, "origin": "recipe"}
+    Path("c.yaml").write_text("steps: 5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGDIFF_NUM_INFERENCE_STEPS", "9")
+        for words, steps in (
+            ([], {"value": 3, "origin": "recipe"}),
+            (["--config", "c.yaml"], {"value": 5, "origin": "file"}),
+        ):
+            shown = json.loads(cli(*again, *words, "--print-config", "--json").out)
+            assert shown["num_inference_steps"] == steps
     changed = cli(*again, "--steps", "2")
     assert "warning: differs from the replayed file: num_inference_steps: was 3, is 2" in changed.err
 

@@ -43,7 +43,10 @@ def test_the_times_of_all_outputs_add_up() -> None:
 
 
 def test_files_appear_whole() -> None:
+    perf.write(Path("a/perf.json"), {"x": 0})
+    first = Path("a/perf.json").stat().st_ino
     perf.write(Path("a/perf.json"), {"x": 1})
+    assert Path("a/perf.json").stat().st_ino != first  # renamed over, not written into
     perf.write(Path("a/frames.npy"), np.arange(3))
     assert json.loads(Path("a/perf.json").read_text()) == {"x": 1}
     assert np.load("a/frames.npy").tolist() == [0, 1, 2]
