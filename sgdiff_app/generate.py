@@ -184,7 +184,12 @@ def _deliver(run: Run, output: Output, index: int, count: int) -> dict[str, Any]
         if not run.as_json:
             print(path, flush=True)
     logger.info(
-        "%s (seed %d, %dx%d, %.1f s)", path or "not saved", output.seed, width, height, output.timings.total_ms / 1000
+        "%s (seed %d, %dx%d, %.1f s)",
+        f"saved {path}" if path else "not saved",
+        output.seed,
+        width,
+        height,
+        output.timings.total_ms / 1000,
     )
     _compare(run, output)
     return {"path": path, "seed": output.seed, "width": width, "height": height, "frames": len(output.frames)}

@@ -69,7 +69,7 @@ class Bar:
 
 def describe(progress: Progress) -> str:
     """Return stage, step, steps and the seconds left."""
-    text = progress.stage
+    text = progress.stage.replace("_", " ")
     if progress.steps:
         text += f" {progress.step}/{progress.steps}"
     if progress.eta_s is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,11 @@ def test_one_file_for_both_commands(cli: Callable[..., Any], flux_folder: Path) 
     assert cli("generate", "--config", "c.json", "--dry-run").err == ""
     verbose = cli("generate", "--config", "c.json", "--dry-run", "-v").err
     assert "debug: settings of the server, ignored here: c.json: port" in verbose
+
+
+@pytest.mark.parametrize("line", (Path(__file__).parent / "data" / "commands.txt").read_text().splitlines())
+def test_command_lines_of_the_source_documents_parse(cli: Callable[..., Any], line: str) -> None:
+    assert cli(*shlex.split(line), "--print-config").status == 0
 
 
 def test_unknown_variables_are_warned_of(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,12 @@ def test_stdout_is_paths_and_stderr_the_rest(draw: Cli) -> None:
     ]  # fmt: skip
     assert pixels(paths[0]).shape == (32, 32, 3)
     assert not np.array_equal(pixels(paths[0]), pixels(paths[1]))
-    for text in ('[1/2] drawing "A fox!"', "50% denoising 1/2", f"{paths[1]} (seed 6, 32x32, ", "4 of 4 outputs in "):
+    for text in (
+        '[1/2] drawing "A fox!"',
+        "50% denoising 1/2",
+        f"saved {paths[1]} (seed 6, 32x32, ",
+        "4 of 4 outputs in ",
+    ):
         assert text in answer.err
 
 

@@ -35,8 +35,8 @@ def test_a_bar_shows_stage_step_and_time_left() -> None:
 
 def test_a_stage_without_steps_has_no_cells() -> None:
     stream = Terminal()
-    Bar(stream, color=False)(Progress("encoding"))
-    assert stream.getvalue() == f"{CLEAR}encoding"
+    Bar(stream, color=False)(Progress("text_encoding"))
+    assert stream.getvalue() == f"{CLEAR}text encoding"
 
 
 def test_colour_is_on_only_when_wanted() -> None:
