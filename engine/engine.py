@@ -41,7 +41,6 @@ class Engine:
         from engine.runtime.executor import InlineExecutor
 
         precisions = precision.plan(hub.component_keys(self.source.index), config, self.spec)
-        logger.info("loading %s", self.spec.id)
         built = pipeline.build(self.source, self.spec, config, environment)
         self.executor: InlineExecutor | None = InlineExecutor(built)
         self.device = str(built.device)
@@ -50,7 +49,7 @@ class Engine:
             self.spec,
             config,
             device=self.device,
-            attention=pipeline.attention_of(self.spec, config, built.device),
+            attention=built.attention,
             precisions=precisions,
         )
 

@@ -54,12 +54,12 @@ def locate(config: EngineConfig, environment: Environment) -> Source:
     Raises ModelError or, for a wrong component name, UsageError; the messages say what to do.
     """
     access = _access(config, environment)
-    given = _local_overrides(config)
+    given = _given(config)
     folder = _local_folder(config)
     repo = config.model_path
     root = folder if folder is not None else remote.fetch(repo, config.revision, (INDEX,), access)
     index = _index(repo, root)
-    _check_names(config, index)
+    _check_overrides(config, index)
     needed = [key for key in component_keys(index) if key not in given]
     if folder is None:
         kinds = {key: access.kinds if key in needed else remote.CONFIGS for key in component_keys(index)}
@@ -86,7 +86,7 @@ def plan(config: EngineConfig, environment: Environment) -> Plan:
     """Say what `locate` would do; nothing is downloaded. Raises as `locate` does."""
     access = _access(config, environment)
     name, folder = config.model_path, _local_folder(config)
-    given = _local_overrides(config)
+    given = _given(config)
     remote_parts = {key: value for key, value in given.items() if isinstance(value, str)}
     if access.offline or (folder is not None and not remote_parts):
         source = locate(config, environment)
@@ -107,7 +107,7 @@ def plan(config: EngineConfig, environment: Environment) -> Plan:
         index, place = found.index, found.folder
         size = found.bytes_of([key for key in component_keys(index) if key not in given])
         folder = found.folder if size == 0 else None
-    _check_names(config, index)
+    _check_overrides(config, index)
     local_parts = {key: value for key, value in given.items() if isinstance(value, Path)}
     size += sum(remote.component_bytes(repo, key, access) for key, repo in remote_parts.items())
     return Plan(
@@ -218,19 +218,18 @@ def _local_folder(config: EngineConfig) -> Path | None:
     return None
 
 
-def _local_overrides(config: EngineConfig) -> dict[str, Path | str]:
-    """Return the local path or the hub id given for each component."""
-    given: dict[str, Path | str] = {}
-    for key, value in config.component_paths.items():
-        component, path = key.replace("-", "_"), Path(value).expanduser()
-        if path.exists():
-            whole_model = (path / INDEX).is_file() and (path / component).is_dir()
-            given[component] = path / component if whole_model else path
-        elif _typed_as_path(value) or not remote.is_repo_id(value):
-            raise ModelError(f"{_flag(component)}: {value}: no such file or folder", param="component_paths")
-        else:
-            given[component] = value
-    return given
+def _given(config: EngineConfig) -> dict[str, Path | str]:
+    """Return the local path or the hub id given for each component, whether or not it is there."""
+    named = {key.replace("-", "_"): typed for key, typed in config.component_paths.items()}
+    return {component: _place(component, typed) for component, typed in named.items()}
+
+
+def _place(component: str, typed: str) -> Path | str:
+    path = Path(typed).expanduser()
+    if not path.exists() and not _typed_as_path(typed) and remote.is_repo_id(typed):
+        return typed
+    whole_model = (path / INDEX).is_file() and (path / component).is_dir()
+    return path / component if whole_model else path
 
 
 def _flag(component: str) -> str:
@@ -246,14 +245,21 @@ def _index(name: str, folder: Path) -> dict[str, Any]:
     return index
 
 
-def _check_names(config: EngineConfig, index: Mapping[str, Any]) -> None:
-    """Refuse an override of a component that the model does not have; one that it leaves empty may be given."""
+def _check_overrides(config: EngineConfig, index: Mapping[str, Any]) -> None:
+    """Refuse an override of a component that the model does not have, then one that is not there.
+
+    A component that the model leaves empty may be given.
+    """
     known = _slots(index)
-    for key in config.component_paths:
+    for key, typed in config.component_paths.items():
         component = key.replace("-", "_")
         if component not in known:
-            message = f"{_flag(component)}: the model has no component '{component}'{suggest(component, known)}"
-            raise UsageError(f"{message}; its components: {listed(component_keys(index))}", param="component_paths")
+            names = listed(component_keys(index))
+            message = f"{_flag(component)}: the model has no component '{component}'; its components: {names}"
+            raise UsageError(message + suggest(component, known), param="component_paths")
+        place = _place(component, typed)
+        if isinstance(place, Path) and not place.exists():
+            raise ModelError(f"{_flag(component)}: {typed}: no such file or folder", param="component_paths")
 
 
 def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:

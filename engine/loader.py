@@ -25,6 +25,7 @@ def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any
     _quiet()
     names = component_keys(source.index)
     dtypes = precision.plan(names, config, spec)
+    logger.info("loading %s", spec.id)
     components: dict[str, Any] = {}
     for name in names:
         library, class_name = source.index[name]

@@ -31,9 +31,16 @@ class Pipeline:
     """A loaded model that runs one step at a time; nothing in it belongs to a run."""
 
     def __init__(
-        self, model: Model, device: torch.device, residency: Residency, environment: Environment, auto_tiling: bool
+        self,
+        model: Model,
+        device: torch.device,
+        residency: Residency,
+        environment: Environment,
+        auto_tiling: bool,
+        attention: str,
     ) -> None:
         self.model, self.device, self.residency, self.auto_tiling = model, device, residency, auto_tiling
+        self.attention = attention
         self.sync = environment.sync_stage_profiling
         self.faults = Faults(environment)
 
@@ -114,9 +121,9 @@ def pick_device(wanted: str) -> torch.device:
 def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: Environment) -> Pipeline:
     """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
     device = pick_device(config.device)
+    backend = _attention(spec, config, device)
     components = loader.load(source, spec, config)
     model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
-    backend = attention_of(spec, config, device)
     for name, component in components.items():
         if name.startswith(precision.DENOISERS):
             attend = attention.install_stock if spec.family == "passthrough" else attention.install
@@ -126,7 +133,7 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     if offloaded and model.offload(device):
         components, offloaded = {}, set()
     placed = Residency(components, device, offloaded)
-    return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None)
+    return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None, attention=backend)
 
 
 def _vae_options(vae: Any, config: EngineConfig) -> None:
@@ -138,7 +145,7 @@ def _vae_options(vae: Any, config: EngineConfig) -> None:
         vae.enable_slicing()
 
 
-def attention_of(spec: ModelSpec, config: EngineConfig, device: torch.device) -> str:
+def _attention(spec: ModelSpec, config: EngineConfig, device: torch.device) -> str:
     """Return the attention backend that a model's denoiser runs on."""
     if spec.family == "passthrough":
         return config.diffusers_attention_backend

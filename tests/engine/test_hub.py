@@ -274,8 +274,8 @@ def test_an_override_may_fill_an_empty_place_and_spare_a_missing_folder(tmp_path
 def test_an_override_of_no_component_is_answered_with_the_components(tmp_path: Path, online: Hub) -> None:
     write_model(online.repo(OWNER))
     given = {"vea": str(write_model(tmp_path / "other"))}
-    expected = "--vea-path: the model has no component 'vea'; did you mean 'vae'?; its components: "
-    expected += "scheduler, transformer, vae"
+    components = "scheduler, transformer, vae"
+    expected = f"--vea-path: the model has no component 'vea'; its components: {components}; did you mean 'vae'?"
     assert message(lambda: locate(OWNER, component_paths=given), UsageError) == expected
     assert message(lambda: plan(OWNER, component_paths=given), UsageError) == expected
     assert names(tmp_path / "cache") == [f"{OWNER}/snapshots/{COMMIT}/model_index.json"]
@@ -284,8 +284,8 @@ def test_an_override_of_no_component_is_answered_with_the_components(tmp_path: P
 @pytest.mark.parametrize("path", ["./gone", "gone", "/gone"])
 def test_an_override_that_does_not_exist(path: str, tmp_path: Path, online: Hub) -> None:
     write_model(tmp_path / "base")
-    given = {"text_encoder_2": path}
-    expected = f"--text-encoder-2-path: {path}: no such file or folder"
+    given = {"vae": path}
+    expected = f"--vae-path: {path}: no such file or folder"
     assert message(lambda: locate(tmp_path / "base", component_paths=given)) == expected
     assert online.calls == []
 
