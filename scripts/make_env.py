@@ -154,7 +154,7 @@ def install(root: Path, extras: list[str]) -> None:
     pins = (root / "scripts/constraints.txt").read_text()
     constraints.write_text(effective_constraints(pins, kept, user_constraints(python)))
 
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--constraint", constraints]
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--constraint", constraints]
     if not sys.stderr.isatty():
         pip.append("--quiet")
     (torch,) = (line for line in dependencies if required_name(line) == "torch")
