@@ -35,14 +35,13 @@ PLACE_NOUN = {
     "sea": ("sea", "ocean", "open sea", "open water", "waves", "seascape"),
     "beach": ("beach", "sandy beach", "seashore", "shore", "seaside", "coast"),
     "desert": ("desert", "sand dunes", "dunes", "sandy desert", "desert landscape"),
-    "forest": ("forest", "woods", "pine forest", "woodland", "forest path", "trees"),
+    "forest": ("forest", "woods", "pine forest", "woodland", "forest path"),
     "meadow": ("meadow", "field", "grassland", "grassy field", "green meadow", "plain"),
     "snow": ("snowfield", "snowy hills", "snow-covered hills", "winter landscape", "snowy landscape", "arctic plain",
              "snowy field"),
     "lake": ("lake", "mountain lake", "calm lake", "lakeside", "pond", "still lake"),
     "city": ("city", "city skyline", "skyline", "skyscrapers", "downtown", "town", "cityscape", "buildings"),
 }
-PLURAL = ("mountains", "hills", "peaks", "alps", "waves", "dunes", "woods", "trees", "skyscrapers", "buildings")
 PREP = {
     "mountains": ("in the", "over the", "in front of the", "near the", "by the"),
     "hills": ("in the", "over the", "on the", "among the"),
@@ -64,7 +63,7 @@ WEATHER_PHRASE = {
     "clouds": ("with clouds", "under a cloudy sky", "with clouds in the sky", "with fluffy clouds", "with drifting clouds"),
     "rain": ("in the rain", "with rain", "on a rainy day", "in a storm", "while it rains", "with falling rain"),
     "snow": ("in the snow", "with falling snow", "while it snows", "with snowflakes", "in a snowfall", "with snow"),
-    "fog": ("in the fog", "with fog", "in the mist", "with morning mist", "covered in mist", "shrouded in fog"),
+    "fog": ("in the fog", "with fog", "in the mist", "with mist", "covered in mist", "shrouded in fog"),
     "rainbow": ("with a rainbow", "under a rainbow", "with a rainbow in the sky", "with a colorful rainbow"),
 }
 WEATHER_SAID = {
@@ -129,7 +128,8 @@ def describe(
     adj = f"{rng.choice(MOOD)} " if rng.random() < mood else ""
     noun = rng.choice(PLACE_NOUN[place]) if place else ""
     where = f"{rng.choice(PREP[place])} {noun}" if place else ""
-    where = where.replace("at sea", "at sea").replace("at open", "on the open") if where.startswith("at ") else where
+    if where.startswith("at ") and noun != "sea" and place == "sea":
+        where = f"on the {noun}"
     when = rng.choice(TIME_PHRASE[time]) if time else ""
     sky = rng.choice(WEATHER_PHRASE[weather]) if weather else ""
     shape = rng.random()
@@ -206,6 +206,8 @@ def caption(scene: Scene, rng: random.Random) -> str:
     if rng.random() < 0.16:  # one attribute alone
         pool = [rng.choice(TIME_NOUN[scene.time]), rng.choice(PLACE_NOUN[scene.place])]
         pool += [rng.choice(WEATHER_ADJ[scene.weather] + WEATHER_PHRASE[scene.weather] + (scene.weather,))]
+        if "snow" in (scene.weather, scene.place):
+            pool += ["snow", "snowy"]
         pool += [_thing(rng, t, rng.random() < 0.8, rng.random() < 0.3) for t in scene.things]
         return _polish(rng, rng.choice(pool))
     time = scene.time if rng.random() < 0.84 else ""

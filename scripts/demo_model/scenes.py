@@ -90,10 +90,10 @@ def _held(*key: str, share: float) -> bool:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether any combination in the scene is kept out of training: (time, place, weather) or (place, kind, colour)."""
+    """Whether any combination in the scene is kept out of training: (time, place, weather) or (time, place, kind, colour)."""
     if _held("sky", scene.time, scene.place, scene.weather, share=0.1):
         return True
-    return any(t.colour and _held("thing", scene.place, t.kind, t.colour, share=0.1) for t in scene.things)
+    return any(t.colour and _held("thing", scene.time, scene.place, t.kind, t.colour, share=0.1) for t in scene.things)
 
 
 def _things(rng: random.Random, time: str, place: str, weather: str, count: int) -> tuple[Thing, ...]:

@@ -1,0 +1,177 @@
+"""Trains the transformer and both text encoders together, as one rectified flow from noise to latents."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import arrays, progress
+from diffusers import AutoencoderKL, FluxPipeline
+from layout import TEXT_TOKENS, assemble, build_clip, build_t5, build_transformer
+from muon import Muon
+from torch import Tensor, nn
+from transformers import CLIPTokenizer, T5Tokenizer
+
+PEAK = 1.2e-3  # AdamW
+MATRIX_PEAK = 2e-3  # Muon, whose updates are rescaled to AdamW's size
+
+
+class Model(nn.Module):
+    """Both text encoders and the transformer: all that is trained together."""
+
+    def __init__(self, clip_tok: CLIPTokenizer, t5_tok: T5Tokenizer) -> None:
+        super().__init__()
+        self.clip, self.t5, self.transformer = build_clip(clip_tok), build_t5(t5_tok), build_transformer()
+
+    def forward(self, x: Tensor, t: Tensor, clip_ids: Tensor, t5_ids: Tensor, txt_ids: Tensor, img_ids: Tensor) -> Tensor:
+        """The velocity (noise - latents) at time t, for packed latents (n, 256, 64)."""
+        pooled = self.clip(clip_ids).pooler_output
+        words = self.t5(t5_ids)[0]
+        return self.transformer(
+            hidden_states=x, timestep=t, pooled_projections=pooled, encoder_hidden_states=words, txt_ids=txt_ids,
+            img_ids=img_ids, return_dict=False,
+        )[0]
+
+
+def _init(model: Model) -> None:
+    """DiT's start: every block begins as the identity, so that deep stacks learn from the first step."""
+    net = model.transformer
+    for block in net.transformer_blocks:
+        for layer in (block.norm1.linear, block.norm1_context.linear):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    for block in net.single_transformer_blocks:
+        nn.init.zeros_(block.norm.linear.weight)
+        nn.init.zeros_(block.norm.linear.bias)
+    for layer in (net.norm_out.linear, net.proj_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def _optimizers(model: Model) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, AdamW for embeddings, norms, biases and the edges of the network."""
+    inner = ("transformer_blocks", "single_transformer_blocks", "encoder.block", "encoder.layers")
+    matrix, rest = [], []
+    for name, p in model.named_parameters():
+        plain = any(k in name for k in inner) and p.ndim == 2 and ".norm" not in name and "bias" not in name
+        (matrix if plain else rest).append(p)
+    print(f"muon {sum(p.numel() for p in matrix) / 1e6:.2f}M, adamw {sum(p.numel() for p in rest) / 1e6:.2f}M")
+    adam = torch.optim.AdamW(rest, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    muon = Muon(matrix, lr=MATRIX_PEAK)
+    for opt in (adam, muon):
+        for group in opt.param_groups:
+            group["peak"] = group["lr"]
+    return [adam, muon]
+
+
+def _times(n: int, device: str) -> Tensor:
+    """Logit-normal times, spread evenly over the batch."""
+    u = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
+    return torch.sigmoid(torch.special.ndtri(u.clamp(1e-5, 1 - 1e-5)) * 1.05)
+
+
+class Tokens:
+    """Caption ids of every scene, on the device."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        ready, total = progress(folder)
+        assert ready == total, "rendering has not finished"
+        files = arrays(folder, total)
+        self.clip = torch.from_numpy(np.array(files["clip"])).to(device)
+        self.t5 = torch.from_numpy(np.array(files["t5"])).to(device)
+        self.total, self.kinds = total, self.clip.shape[2]
+
+
+def image_ids(device: str) -> Tensor:
+    return FluxPipeline._prepare_latent_image_ids(1, 16, 16, device, torch.float32)
+
+
+def train(
+    work: Path, z: Tensor, toks: tuple[CLIPTokenizer, T5Tokenizer], total_minutes: float, slice_minutes: float,
+    batch: int, device: str, mode: str = "fast",
+) -> Model:
+    """Trains one slice of a run of `total_minutes`, from work/flow.pt where there is one; returns averaged weights."""
+    torch.manual_seed(2)
+    torch.set_float32_matmul_precision("high")
+    tokens = Tokens(work / "train", device)
+    model, ema = Model(*toks).to(device), Model(*toks).to(device).requires_grad_(False)
+    _init(model)
+    ema.load_state_dict(model.state_dict())
+    opts = _optimizers(model)
+    before, step = 0.0, 0
+    if (work / "flow.pt").exists():
+        state = torch.load(work / "flow.pt", map_location=device)
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        for opt, saved in zip(opts, state["opts"], strict=True):
+            opt.load_state_dict(saved)
+        before, step = state["seconds"], state["step"]
+        torch.manual_seed(2 + step)
+    weights, averaged = list(model.parameters()), list(ema.parameters())
+    if mode != "eager":
+        model.transformer.compile_repeated_blocks()
+    if mode == "fast":
+        model.t5.compile()
+    if mode != "safe" and device == "cuda":
+        # With plain cuBLAS, bf16 products failed at random on the machine this was made on.
+        torch.backends.cuda.preferred_blas_library("cublaslt")
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    for encoder in (model.t5, model.clip):
+        encoder.config._attn_implementation = "eager"
+    txt, img = torch.zeros(TEXT_TOKENS, 3, device=device), image_ids(device)
+    begin, first, shown, log_loss = time.time(), step, 0.0, torch.zeros((), device=device)
+    while True:
+        elapsed = time.time() - begin
+        if elapsed > slice_minutes * 60 or before + elapsed > total_minutes * 60:
+            break
+        done = (before + elapsed) / (total_minutes * 60)
+        rate = min(1.0, (step + 1) / 400) * (0.02 + 0.98 * min(1.0, 0.5 * (1 + math.cos(math.pi * done)) * 1.15))
+        i = torch.randint(tokens.total, (batch,), device=device)
+        m = torch.randint(2, (batch,), device=device)
+        k = torch.randint(tokens.kinds, (batch,), device=device)
+        x0, noise, t = z[i, m].float(), torch.randn(batch, 256, 64, device=device), _times(batch, device)
+        x = torch.lerp(x0, noise, t[:, None, None])
+        with torch.autocast(device, torch.bfloat16):
+            v = model(x, t, tokens.clip[i, m, k].long(), tokens.t5[i, m, k].long(), txt, img)
+        loss = (v.float() - (noise - x0)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = group["peak"] * rate
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        torch._foreach_lerp_(averaged, weights, max(0.0007, 1 / (step + 8)))
+        step += 1
+        if step % 1500 == 0:
+            _checkpoint(work / "flow.pt", model, ema, opts, before + time.time() - begin, step)
+        log_loss += loss.detach()
+        if not math.isfinite(log_loss.item()) if step % 100 == 0 else False:
+            raise RuntimeError("the loss is no longer finite")
+        if step % 250 == 0:
+            spent = time.time() - begin
+            print(f"flow step {step} loss {log_loss.item() / 250:.4f} rate {rate:.3f} "
+                  f"{250 / (spent - shown):.2f} it/s {before + spent:.0f}s", flush=True)
+            shown = spent
+            log_loss.zero_()
+    log_loss.item()
+    seconds = before + time.time() - begin
+    print(f"flow: {step - first} steps of {batch} in {time.time() - begin:.0f}s, {seconds:.0f}s so far", flush=True)
+    _checkpoint(work / "flow.pt", model, ema, opts, seconds, step)
+    return ema
+
+
+def _checkpoint(
+    path: Path, model: Model, ema: Model, opts: list[torch.optim.Optimizer], seconds: float, step: int
+) -> None:
+    state = {"model": model.state_dict(), "ema": ema.state_dict(), "opts": [o.state_dict() for o in opts]}
+    torch.save(state | {"seconds": seconds, "step": step}, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def pipeline(model: Model, vae: AutoencoderKL, toks: tuple[CLIPTokenizer, T5Tokenizer]) -> FluxPipeline:
+    return assemble(vae, model.clip, toks[0], model.t5, toks[1], model.transformer)
