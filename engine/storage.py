@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine import media
@@ -21,6 +24,7 @@ REASONS = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
     errno.EISDIR: "is a folder",
+    errno.ENOTEMPTY: "is a folder that is not empty",
     errno.ENAMETOOLONG: "the name is too long",
 }
 
@@ -32,19 +36,32 @@ def save(output: Output, path: str | Path) -> Artifact:
     """
     path = Path(path).expanduser()
     fmt = format_of(path)
+    with atomic(path) as part:
+        media.encode(output.frames, part, fmt, output.request, output.recipe)
+    frames, height, width = output.frames.shape[:3]
+    return Artifact(str(path), MEDIA_TYPES[fmt], width, height, frames, output.seed)
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a free name beside `path`; the file or folder written there takes the place of `path` at the end.
+
+    `path` appears complete or not at all, and its folder is created when missing. A file of that name is replaced, a
+    folder only when it is empty. Raises OutputError saying why it cannot be written.
+    """
+    path = Path(path).expanduser()
     writable(path.parent)
     part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        if path.is_dir():
-            raise OutputError(f"{path}: cannot be written: is a folder")
-        media.encode(output.frames, part, fmt, output.request, output.recipe)
+        yield part
         part.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
-    frames, height, width = output.frames.shape[:3]
-    return Artifact(str(path), MEDIA_TYPES[fmt], width, height, frames, output.seed)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def format_of(path: Path) -> str:
@@ -58,10 +75,10 @@ def format_of(path: Path) -> str:
 def writable(folder: str | Path) -> None:
     """Create `folder` when it is missing and try to write there. Raises OutputError saying why it cannot be."""
     folder = Path(folder).expanduser()
-    blocking = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    if blocking is not None and not blocking.is_dir():
-        raise OutputError(f"{folder}: cannot be written: {blocking} is a file, not a folder")
     try:
+        blocking = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        if blocking is not None and not blocking.is_dir():
+            raise OutputError(f"{folder}: cannot be written: {blocking} is a file, not a folder")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error

@@ -154,3 +154,48 @@ def test_a_folder_that_refuses_is_explained(
     expected = f"{tmp_path}: cannot be written: {reason}"
     assert message(OutputError, storage.writable, tmp_path) == expected
     assert message(OutputError, storage.save, OUTPUT, tmp_path / "a.png") == expected
+
+
+def test_anything_written_in_one_piece_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+
+    def write(text: str) -> None:
+        with storage.atomic(path) as part:
+            part.write_text(text)
+            assert part.parent == path.parent
+            assert not path.exists()
+
+    write("{}")
+    assert path.read_text() == "{}"
+    with pytest.raises(AssertionError):
+        write("half")
+    assert path.read_text() == "{}"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_is_written_in_one_piece_too(tmp_path: Path) -> None:
+    def write() -> None:
+        with storage.atomic(tmp_path / "model") as part:
+            part.mkdir()
+            (part / "file").write_text("x")
+
+    write()
+    assert (tmp_path / "model" / "file").read_text() == "x"
+    assert message(OutputError, write) == f"{tmp_path}/model: cannot be written: is a folder that is not empty"
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_what_the_system_says_about_a_file_in_one_piece_is_put_into_words(tmp_path: Path) -> None:
+    def write() -> None:
+        with storage.atomic(tmp_path / "a.json"):
+            raise OSError(errno.EDQUOT, "words of the system")
+
+    assert message(OutputError, write) == f"{tmp_path}/a.json: cannot be written: the disk quota is used up"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, "words of the system")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert message(OutputError, storage.writable, tmp_path) == f"{tmp_path}: cannot be written: permission denied"
