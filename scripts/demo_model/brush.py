@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -33,6 +34,17 @@ def grey(a: Colour) -> Colour:
     light = 0.3 * a[0] + 0.59 * a[1] + 0.11 * a[2]
     return (light * 0.96, light, light * 1.06)
 
+
+PAINT: dict[str, Colour] = {
+    "red": rgb("#e2332f"),
+    "orange": rgb("#f58a1f"),
+    "yellow": rgb("#fbd22e"),
+    "green": rgb("#35ad4a"),
+    "blue": rgb("#2b66e0"),
+    "purple": rgb("#8e3fd0"),
+    "pink": rgb("#fb86b8"),
+    "white": rgb("#fbfaf5"),
+}
 
 WHITE: Colour = (1.0, 1.0, 1.0)
 BLACK: Colour = (0.0, 0.0, 0.0)
@@ -99,7 +111,7 @@ def jagged(rng: random.Random, a: Point, b: Point, rough: float, depth: int = 5)
     points = [a, b]
     for _ in range(depth):
         out = [points[0]]
-        for p, q in zip(points, points[1:], strict=False):
+        for p, q in itertools.pairwise(points):
             out += [((p[0] + q[0]) / 2, (p[1] + q[1]) / 2 + rng.uniform(-1, 1) * rough), q]
         points, rough = out, rough * 0.52
     return points
@@ -107,7 +119,7 @@ def jagged(rng: random.Random, a: Point, b: Point, rough: float, depth: int = 5)
 
 def at(points: Sequence[Point], x: float) -> float:
     """The height of a skyline at x."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / max(x1 - x0, 1e-6)
     return points[-1][1]

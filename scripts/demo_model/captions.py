@@ -5,96 +5,25 @@ from __future__ import annotations
 import random
 
 from scenes import Scene, Thing
-
-TIME_ADJ = {
-    "dawn": ("dawn", "sunrise", "early morning", "daybreak", "morning"),
-    "day": ("daytime", "sunny", "midday", "bright day", "afternoon"),
-    "sunset": ("sunset", "dusk", "evening", "golden hour", "twilight"),
-    "night": ("night", "nighttime", "moonlit", "starlit", "midnight"),
-}
-TIME_PHRASE = {
-    "dawn": ("at dawn", "at sunrise", "in the early morning", "at daybreak", "in the morning", "as the sun rises",
-             "in the first light of morning", "at first light"),
-    "day": ("by day", "at noon", "during the day", "in the daytime", "in broad daylight", "at midday",
-            "in the afternoon", "on a bright day", "under a blue sky"),
-    "sunset": ("at sunset", "at dusk", "in the evening", "as the sun sets", "during golden hour", "at twilight",
-               "under an orange sky", "in the evening light", "in the glow of the setting sun"),
-    "night": ("at night", "by night", "in the moonlight", "under the moon", "at midnight", "under a night sky",
-              "in the dark of night", "by moonlight", "in the night"),
-}
-TIME_NOUN = {
-    "dawn": ("sunrise", "dawn", "morning", "daybreak"),
-    "day": ("day", "sunny day", "afternoon", "bright day"),
-    "sunset": ("sunset", "dusk", "evening", "golden hour"),
-    "night": ("night", "moonlit night", "night sky", "midnight"),
-}
-PLACE_NOUN = {
-    "mountains": ("mountains", "snow-capped mountains", "mountain range", "mountain landscape", "peaks", "alps",
-                  "mountain valley", "mountain"),
-    "hills": ("hills", "rolling hills", "green hills", "hillside", "hilly countryside", "countryside"),
-    "sea": ("sea", "ocean", "open sea", "open water", "waves", "seascape"),
-    "beach": ("beach", "sandy beach", "seashore", "shore", "seaside", "coast"),
-    "desert": ("desert", "sand dunes", "dunes", "sandy desert", "desert landscape"),
-    "forest": ("forest", "woods", "pine forest", "woodland", "forest path"),
-    "meadow": ("meadow", "field", "grassland", "grassy field", "green meadow", "plain"),
-    "snow": ("snowfield", "snowy hills", "snow-covered hills", "winter landscape", "snowy landscape", "arctic plain",
-             "snowy field"),
-    "lake": ("lake", "mountain lake", "calm lake", "lakeside", "pond", "still lake"),
-    "city": ("city", "city skyline", "skyline", "skyscrapers", "downtown", "town", "cityscape", "buildings"),
-}
-PREP = {
-    "mountains": ("in the", "over the", "in front of the", "near the", "by the"),
-    "hills": ("in the", "over the", "on the", "among the"),
-    "sea": ("at", "on the", "over the", "out on the", "by the"),
-    "beach": ("on the", "at the", "over the", "by the"),
-    "desert": ("in the", "over the", "out in the", "across the"),
-    "forest": ("in the", "over the", "deep in the", "by the"),
-    "meadow": ("in the", "over the", "on the", "across the"),
-    "snow": ("in the", "over the", "on the", "across the"),
-    "lake": ("by the", "over the", "on the", "at the", "near the"),
-    "city": ("in the", "over the", "above the", "near the"),
-}
-WEATHER_ADJ = {
-    "clear": ("clear", "cloudless"), "clouds": ("cloudy", "partly cloudy"), "rain": ("rainy", "stormy", "wet"),
-    "snow": ("snowy", "wintry"), "fog": ("foggy", "misty", "hazy"), "rainbow": ("rainbow",),
-}
-WEATHER_PHRASE = {
-    "clear": ("with a clear sky", "under a clear sky", "with no clouds", "under a cloudless sky", "in clear weather"),
-    "clouds": ("with clouds", "under a cloudy sky", "with clouds in the sky", "with fluffy clouds", "with drifting clouds"),
-    "rain": ("in the rain", "with rain", "on a rainy day", "in a storm", "while it rains", "with falling rain"),
-    "snow": ("in the snow", "with falling snow", "while it snows", "with snowflakes", "in a snowfall", "with snow"),
-    "fog": ("in the fog", "with fog", "in the mist", "with mist", "covered in mist", "shrouded in fog"),
-    "rainbow": ("with a rainbow", "under a rainbow", "with a rainbow in the sky", "with a colorful rainbow"),
-}
-WEATHER_SAID = {
-    "clear": ("The sky is clear.", "There are no clouds."), "clouds": ("The sky is cloudy.", "Clouds drift by."),
-    "rain": ("It is raining.", "Rain is falling."), "snow": ("It is snowing.", "Snow is falling."),
-    "fog": ("It is foggy.", "Fog covers the land."), "rainbow": ("There is a rainbow.", "A rainbow spans the sky."),
-}
-THING_NOUN = {
-    "house": ("house", "cottage", "cabin", "home", "hut"), "lighthouse": ("lighthouse", "light house"),
-    "windmill": ("windmill", "mill"), "sailboat": ("sailboat", "boat", "sailing boat", "yacht", "ship"),
-    "balloon": ("hot-air balloon", "balloon", "hot air balloon"), "tent": ("tent", "camping tent"),
-    "umbrella": ("umbrella", "beach umbrella", "parasol"), "bridge": ("bridge", "suspension bridge"),
-    "flowers": ("flowers", "wildflowers", "blossoms"), "pine": ("pine trees", "pines", "fir trees", "pine tree"),
-    "palm": ("palm trees", "palms", "palm tree"), "cactus": ("cactus", "cacti", "saguaro"),
-    "snowman": ("snowman",), "birds": ("birds", "a flock of birds", "flying birds", "seagulls"),
-}
-SIDE_PHRASE = {
-    "left": ("on the left", "to the left", "on the left side", "at left"),
-    "center": ("in the middle", "in the center", "in the centre"),
-    "right": ("on the right", "to the right", "on the right side", "at right"),
-}
-MOOD = ("beautiful", "serene", "peaceful", "lovely", "stunning", "dreamy", "quiet", "calm", "pretty", "magical",
-        "wonderful", "gorgeous", "breathtaking", "scenic", "picturesque", "vivid", "charming")
-FRAME = ("a picture of {}", "an illustration of {}", "a drawing of {}", "{} in flat style", "a painting of {}",
-         "{}, vector art", "{}, flat illustration", "an image of {}", "a photo of {}", "{}, highly detailed", "{}, 4k",
-         "a view of {}", "a landscape with {}", "{}, digital art", "a scene with {}", "draw {}", "show me {}")
+from words import (
+    FRAME,
+    MOOD,
+    PLACE_NOUN,
+    PREP,
+    SIDE_PHRASE,
+    THING_NOUN,
+    TIME_ADJ,
+    TIME_NOUN,
+    TIME_PHRASE,
+    WEATHER_ADJ,
+    WEATHER_PHRASE,
+    WEATHER_SAID,
+)
 
 
 def _article(phrase: str) -> str:
     last, head = phrase.split()[-1], phrase.split()[0]
-    if last.endswith("s") and last not in ("cactus", "grass") or last in ("cacti",) or head in ("a", "an", "the"):
+    if (last.endswith("s") and last not in ("cactus", "grass")) or last in ("cacti",) or head in ("a", "an", "the"):
         return phrase
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
@@ -134,8 +63,16 @@ def describe(
     sky = rng.choice(WEATHER_PHRASE[weather]) if weather else ""
     shape = rng.random()
     if shape < 0.16:  # keywords
-        parts = [p for p in (rng.choice(TIME_ADJ[time]) if time else "", noun,
-                             rng.choice(WEATHER_ADJ[weather]) if weather else "", *said) if p]
+        parts = [
+            p
+            for p in (
+                rng.choice(TIME_ADJ[time]) if time else "",
+                noun,
+                rng.choice(WEATHER_ADJ[weather]) if weather else "",
+                *said,
+            )
+            if p
+        ]
         if rng.random() < 0.5:
             rng.shuffle(parts)
         return (adj + rng.choice((", ", ", ", " ")).join(parts)).strip()
@@ -172,8 +109,10 @@ def describe(
 
 def _stranger(rng: random.Random) -> str:
     """A word nobody has seen."""
-    return "".join(rng.choice(("ba", "zor", "qui", "lum", "te", "xo", "ri", "van", "ko", "eth", "pli", "mo", "su", "ng"))
-                   for _ in range(rng.randint(2, 4)))
+    return "".join(
+        rng.choice(("ba", "zor", "qui", "lum", "te", "xo", "ri", "van", "ko", "eth", "pli", "mo", "su", "ng"))
+        for _ in range(rng.randint(2, 4))
+    )
 
 
 def _polish(rng: random.Random, text: str) -> str:

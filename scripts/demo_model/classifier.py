@@ -48,7 +48,11 @@ class Reader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (24, 40, 64, 80)
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 5, stride=2, padding=2), nn.GroupNorm(8, widths[0]), nn.GELU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 5, stride=2, padding=2),
+            nn.GroupNorm(8, widths[0]),
+            nn.GELU(),
+        ]
         for a, b in zip(widths, (*widths[1:], widths[-1]), strict=True):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), _Block(b), _Block(b)]
         self.trunk = nn.Sequential(*layers)  # (n, 80, 8, 8)

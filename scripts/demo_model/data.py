@@ -52,7 +52,7 @@ def _render_chunk(job: tuple[str, str, int, int, bool]) -> int:
 
 
 def render(folder: Path, tokenizers: Path, count: int, held: bool = False, workers: int = 0) -> None:
-    """Draws `count` scenes into `folder`; what is ready is counted in progress.json, so that training can begin early."""
+    """Draws `count` scenes into `folder`; progress.json counts what is ready, so that training can begin early."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays(folder, count, "w+")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -90,9 +90,9 @@ class Pictures:
         """Takes over at most `most` pictures that are ready and says how many there are now."""
         ready = min(progress(self.folder)[0], self.filled + most)
         if ready > self.filled:
-            self.store[self.filled : ready] = torch.from_numpy(np.ascontiguousarray(self.source[self.filled : ready])).to(
-                self.store.device
-            )
+            self.store[self.filled : ready] = torch.from_numpy(
+                np.ascontiguousarray(self.source[self.filled : ready])
+            ).to(self.store.device)
             self.filled = ready
         return self.filled
 

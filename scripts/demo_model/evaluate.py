@@ -21,27 +21,67 @@ from scenes import KINDS, Scene, sample
 
 FIRST_SEED = 20_000_000  # apart from every seed that training or the classifier's own test drew
 SHEET = (
-    "A beautiful sunset over the mountains", "a red house by a lake at night, on the left, with pine trees", "sunset",
-    "A sailboat on the sea at dawn", "city skyline at night", "a purple hot-air balloon over the desert",
-    "snowy forest", "A lighthouse by the sea at sunset, birds on the left", "meadow with pink flowers",
-    "a rainbow over green hills", "foggy mountains in the morning", "a rainy night in the city",
-    "A tropical beach with palm trees", "a snowman in the snow", "a yellow tent in the forest at night",
-    "windmill on a hill, cloudy day", "a red bridge over the sea at sunset", "desert at night with a cactus",
-    "a blue umbrella on the beach", "misty lake at dawn", "snow falling on the mountains at night",
-    "a white sailboat and a red balloon", "pine trees", "moonlit sea", "a cottage in a meadow, golden hour",
-    "skyscrapers at sunset with clouds", "winter landscape at dawn", "hot air balloon", "rain over the hills",
-    "palm trees at sunset on the beach", "an orange tent by the lake, mountains, clear night",
-    "a dreamy forest path in the fog", "birds over the ocean at dusk", "red flowers in a field under a rainbow",
-    "a bridge in the city at dawn", "night",
+    "A beautiful sunset over the mountains",
+    "a red house by a lake at night, on the left, with pine trees",
+    "sunset",
+    "A sailboat on the sea at dawn",
+    "city skyline at night",
+    "a purple hot-air balloon over the desert",
+    "snowy forest",
+    "A lighthouse by the sea at sunset, birds on the left",
+    "meadow with pink flowers",
+    "a rainbow over green hills",
+    "foggy mountains in the morning",
+    "a rainy night in the city",
+    "A tropical beach with palm trees",
+    "a snowman in the snow",
+    "a yellow tent in the forest at night",
+    "windmill on a hill, cloudy day",
+    "a red bridge over the sea at sunset",
+    "desert at night with a cactus",
+    "a blue umbrella on the beach",
+    "misty lake at dawn",
+    "snow falling on the mountains at night",
+    "a white sailboat and a red balloon",
+    "pine trees",
+    "moonlit sea",
+    "a cottage in a meadow, golden hour",
+    "skyscrapers at sunset with clouds",
+    "winter landscape at dawn",
+    "hot air balloon",
+    "rain over the hills",
+    "palm trees at sunset on the beach",
+    "an orange tent by the lake, mountains, clear night",
+    "a dreamy forest path in the fog",
+    "birds over the ocean at dusk",
+    "red flowers in a field under a rainbow",
+    "a bridge in the city at dawn",
+    "night",
 )
 STRANGE = (
-    "zorblax quantum", "a dragon eating pizza", "my cat Felix", "!!!", "cyberpunk neon samurai", "你好", "e = mc2",
-    "grandmother's kitchen", "asdf qwer zxcv", "spaceship", "portrait of an old man", "🎈",
+    "zorblax quantum",
+    "a dragon eating pizza",
+    "my cat Felix",
+    "!!!",
+    "cyberpunk neon samurai",
+    "你好",
+    "e = mc2",
+    "grandmother's kitchen",
+    "asdf qwer zxcv",
+    "spaceship",
+    "portrait of an old man",
+    "🎈",
 )
 
 
 def draw(
-    pipe: FluxPipeline, prompts: Sequence[str], scale: float, steps: int, negative: str = "", seed: int = 0, batch: int = 100
+    pipe: FluxPipeline,
+    prompts: Sequence[str],
+    scale: float,
+    steps: int,
+    negative: str = "",
+    seed: int = 0,
+    batch: int = 100,
 ) -> list[Image.Image]:
     """One picture per prompt, each from its own seed."""
     out: list[Image.Image] = []
@@ -49,8 +89,14 @@ def draw(
         part = list(prompts[i : i + batch])
         noise = [torch.Generator("cpu").manual_seed(seed + i + k) for k in range(len(part))]
         out += pipe(
-            prompt=part, negative_prompt=[negative] * len(part), true_cfg_scale=scale, num_inference_steps=steps,
-            height=256, width=256, max_sequence_length=TEXT_TOKENS, generator=noise,
+            prompt=part,
+            negative_prompt=[negative] * len(part),
+            true_cfg_scale=scale,
+            num_inference_steps=steps,
+            height=256,
+            width=256,
+            max_sequence_length=TEXT_TOKENS,
+            generator=noise,
         ).images
     return out
 
@@ -90,8 +136,17 @@ def sweep(pipe: FluxPipeline, reader: classifier.Reader, count: int) -> list[dic
     scenes, prompts = held_out(count)
     rows = []
     for scale, steps, shift in (
-        (1.0, 20, 2.0), (2.0, 20, 2.0), (3.0, 20, 2.0), (4.0, 20, 2.0), (5.0, 20, 2.0), (6.0, 20, 2.0),
-        (4.0, 20, 1.0), (4.0, 20, 3.0), (4.0, 12, 2.0), (4.0, 16, 2.0), (4.0, 28, 2.0),
+        (1.0, 20, 2.0),
+        (2.0, 20, 2.0),
+        (3.0, 20, 2.0),
+        (4.0, 20, 2.0),
+        (5.0, 20, 2.0),
+        (6.0, 20, 2.0),
+        (4.0, 20, 1.0),
+        (4.0, 20, 3.0),
+        (4.0, 12, 2.0),
+        (4.0, 16, 2.0),
+        (4.0, 28, 2.0),
     ):
         pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
         row = {"scale": scale, "steps": steps, "shift": shift}
@@ -142,9 +197,17 @@ def sheet(pipe: FluxPipeline, scale: float, steps: int, path: Path, cell: int = 
 
 def markdown(report: dict[str, Any]) -> str:
     made, drawn = report["generated"], report["classifier on drawn pictures"]
-    lines = ["# Evaluation", "", f"{report['prompts']} prompts with held-out combinations, {report['steps']} steps, "
-             f"true CFG {report['scale']}, seeds fixed. A classifier reads the pictures.", "",
-             "| attribute | generated | target | classifier on held-out drawn pictures |", "|---|---|---|---|"]
+    lines = [
+        "# Evaluation",
+        "",
+        (
+            f"{report['prompts']} prompts with held-out combinations, {report['steps']} steps, "
+            f"true CFG {report['scale']}, seeds fixed. A classifier reads the pictures."
+        ),
+        "",
+        "| attribute | generated | target | classifier on held-out drawn pictures |",
+        "|---|---|---|---|",
+    ]
     for k, target in (("time", 0.9), ("place", 0.9), ("weather", 0.8), ("thing+colour", 0.8), ("side", None)):
         goal = f"{target:.0%}" if target else "-"
         lines.append(f"| {k} | {made[k]:.1%} | {goal} | {drawn.get(k, float('nan')):.1%} |")
@@ -175,11 +238,14 @@ def main() -> None:
     scenes, prompts = held_out(args.prompts)
     readings = classifier.read(draw(pipe, prompts, args.scale, args.steps), reader)
     report: dict[str, Any] = {
-        "prompts": args.prompts, "scale": args.scale, "steps": args.steps, "shift": shift,
+        "prompts": args.prompts,
+        "scale": args.scale,
+        "steps": args.steps,
+        "shift": shift,
         "generated": compare(scenes, readings),
         "classifier on drawn pictures": json.loads(args.drawn.read_text()) if args.drawn else {},
         "extras": extras(pipe, reader, args.scale, args.steps),
-        "things": {k: 0 for k in KINDS},
+        "things": dict.fromkeys(KINDS, 0),
     }
     by_kind: dict[str, list[bool]] = {k: [] for k in KINDS}
     for scene, seen in zip(scenes, readings, strict=True):

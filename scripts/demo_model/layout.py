@@ -28,7 +28,7 @@ def corpus(count: int, seed: int = 11) -> list[str]:
 
 
 def t5_tokenizer(texts: list[str]) -> T5Tokenizer:
-    """Whole words of the grammar as they are and capitalised or shouted; every other word is spelt out in characters."""
+    """Whole words of the grammar as they are and capitalised or shouted; every other word is spelt out."""
     words = Counter(w for t in texts for w in re.findall(r"[a-z0-9]+(?:-[a-z]+)*", t.lower()))
     known = [w for w, n in words.most_common() if n >= 12]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
@@ -57,7 +57,13 @@ def clip_tokenizer(texts: list[str]) -> CLIPTokenizer:
     names += [a + b for a, b in merges if a + b not in set(names)]
     vocab = {n: i for i, n in enumerate(dict.fromkeys([*names, BOS, EOS, PAD]))}
     return CLIPTokenizer(
-        vocab=vocab, merges=merges, bos_token=BOS, eos_token=EOS, unk_token=EOS, pad_token=PAD, model_max_length=CLIP_TOKENS
+        vocab=vocab,
+        merges=merges,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=EOS,
+        pad_token=PAD,
+        model_max_length=CLIP_TOKENS,
     )
 
 
@@ -81,9 +87,16 @@ def build_vae() -> AutoencoderKL:
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=CLIP_TOKENS, projection_dim=128, hidden_act="gelu",
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=CLIP_TOKENS,
+            projection_dim=128,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
@@ -92,17 +105,34 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def build_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(
-            vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=320, num_layers=4, num_heads=4,
-            feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
-            relative_attention_max_distance=64, tie_word_embeddings=False,
+            vocab_size=len(tokenizer),
+            d_model=128,
+            d_kv=32,
+            d_ff=320,
+            num_layers=4,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=0,
+            relative_attention_max_distance=64,
+            tie_word_embeddings=False,
         )
     )
 
 
 def build_transformer() -> FluxTransformer2DModel:
     return FluxTransformer2DModel(
-        in_channels=64, num_layers=2, num_single_layers=8, attention_head_dim=48, num_attention_heads=4,
-        joint_attention_dim=128, pooled_projection_dim=128, guidance_embeds=False, axes_dims_rope=(8, 20, 20),
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=8,
+        attention_head_dim=48,
+        num_attention_heads=4,
+        joint_attention_dim=128,
+        pooled_projection_dim=128,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 20, 20),
     )
 
 
@@ -111,11 +141,20 @@ def scheduler(shift: float = SHIFT) -> FlowMatchEulerDiscreteScheduler:
 
 
 def assemble(
-    vae: AutoencoderKL, clip: CLIPTextModel, clip_tok: CLIPTokenizer, t5: T5EncoderModel, t5_tok: T5Tokenizer,
+    vae: AutoencoderKL,
+    clip: CLIPTextModel,
+    clip_tok: CLIPTokenizer,
+    t5: T5EncoderModel,
+    t5_tok: T5Tokenizer,
     transformer: FluxTransformer2DModel,
 ) -> FluxPipeline:
     pipe = FluxPipeline(
-        scheduler=scheduler(), vae=vae, text_encoder=clip, tokenizer=clip_tok, text_encoder_2=t5, tokenizer_2=t5_tok,
+        scheduler=scheduler(),
+        vae=vae,
+        text_encoder=clip,
+        tokenizer=clip_tok,
+        text_encoder_2=t5,
+        tokenizer_2=t5_tok,
         transformer=transformer,
     )
     pipe.set_progress_bar_config(disable=True)

@@ -5,115 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import skia
 from brush import (
-    SIZE, WHITE, Colour, Painter, Point, argb, at, down, fill, gradient, jagged, mix, rgb, stroke, vertical, waves,
+    SIZE,
+    WHITE,
+    Painter,
+    Point,
+    at,
+    down,
+    fill,
+    jagged,
+    mix,
+    rgb,
+    stroke,
+    vertical,
+    waves,
 )
 from plants import broadleaf, conifer, far_trees, grass, tree_line
+from terrain import ROCK, layer, mountain_range, water, windows
 
-GRASS, GRASS_FAR, ROCK, SAND = rgb("#6aa84a"), rgb("#8fbf68"), rgb("#75798f"), rgb("#ecd29b")
-
-
-def _layer(p: Painter, skyline: list[Point], colour: Colour, depth: float, fade: float = 0.18, reach: float = 46) -> None:
-    """Land below a skyline, fading into haze or brightening towards its foot."""
-    top = min(y for _, y in skyline)
-    a = p.light.ground(colour, depth)
-    b = mix(a, p.light.haze, fade) if fade >= 0 else mix(a, (0.02, 0.04, 0.06), -fade)
-    p.path(down(skyline), vertical(top, top + reach, a, b))
-
-
-def _mountain(p: Painter, x: float, y: float, half: float, base: float, depth: float, cap: float) -> None:
-    rng, light = p.rng, p.light
-    left = jagged(rng, (x - half * rng.uniform(0.9, 1.15), base), (x, y), half * 0.10)
-    right = jagged(rng, (x, y), (x + half * rng.uniform(0.9, 1.15), base), half * 0.10)
-    rock = light.lit(mix(ROCK, rgb("#6f86a8"), rng.random()), depth)
-    foot = mix(rock, light.haze, 0.55)
-    outline = left + right[1:]
-    p.path(outline, vertical(y, base, rock, foot))
-    h = base - y
-    if cap > 0:
-        p.canvas.save()
-        path = skia.Path.Polygon([skia.Point(*q) for q in outline], True)
-        p.canvas.clipPath(path, True)
-        teeth = []
-        for i in range(13):
-            drop = cap * h * ((1.0 if i % 2 else 0.62) + rng.uniform(-0.1, 0.1))
-            teeth.append((x + (i / 6 - 1) * half * 0.8, y + drop))
-        snow = light.lit((0.97, 0.98, 1.0), depth * 0.6)
-        p.path([(x - half, y - 9), (x + half, y - 9), *reversed(teeth)], fill(mix(snow, light.sun, 0.16)))
-        p.canvas.restore()
-    away = -1 if p.sun_x > x else 1
-    spine = [(x, y)]
-    for i in range(1, 7):
-        t = i / 6
-        spine.append((x + away * half * 0.16 * t + rng.uniform(-1, 1) * half * 0.09, y + h * t))
-    edge = right if away > 0 else list(reversed(left))
-    shade = mix(light.sky[0], (0.06, 0.08, 0.2), 0.5)
-    p.path([*spine, *reversed(edge)], vertical(y, base, shade, shade, 0.46, 0.10))
-
-
-def _range(p: Painter, base: float, low: float, high: float, count: int, depth: float, cap: float) -> None:
-    rng = p.rng
-    slots = [(i + rng.uniform(0.25, 0.75)) * SIZE / count for i in range(count)]
-    rng.shuffle(slots)
-    for x in slots:
-        y = rng.uniform(low, high)
-        _mountain(p, x, y, (base - y) * rng.uniform(0.75, 1.05), base + 6, depth, cap * rng.uniform(0.8, 1.1))
-
-
-def _water(p: Painter, y0: float, y1: float, tint: Colour, mirror: float = 0.0) -> None:
-    """A sheet of water: the sky's colours turned over, a mirror image where the water is calm, glitter below the sun."""
-    light, rng = p.light, p.rng
-    image = p.surface.makeImageSnapshot() if mirror else None
-    deep = light.lit(tint, 0.0)
-    blue = {"dawn": 0.36, "day": 0.62, "sunset": 0.22, "night": 0.5}[light.time]  # low sun: more sky in it than sea
-    far, near = mix(light.sky[3], deep, blue * 0.8), mix(mix(light.sky[0], light.sky[1], 0.5), deep, blue)
-    if light.time == "sunset":
-        far = mix(far, light.sky[2], 0.5)
-    box = skia.Rect.MakeLTRB(-2, y0, SIZE + 2, y1)
-    p.canvas.drawRect(box, vertical(y0, y1, far, near))
-    if image is not None:
-        p.canvas.save()
-        p.canvas.clipRect(box, True)
-        p.canvas.translate(0, 2 * y0)
-        p.canvas.scale(1, -1)
-        paint = skia.Paint(AntiAlias=True, Color=argb(WHITE, mirror))
-        scale = SIZE / image.width()
-        p.canvas.scale(scale, scale)
-        p.canvas.drawImage(image, 0, 0, skia.SamplingOptions(skia.FilterMode.kLinear), paint)
-        p.canvas.restore()
-        p.canvas.drawRect(box, vertical(y0, y1, deep, deep, 0.08, 0.42))
-    for _ in range(26):
-        t = rng.random() ** 1.3
-        y, n = y0 + 2 + (y1 - y0 - 3) * t, 5 + 20 * t
-        x = rng.uniform(0, SIZE)
-        c = mix(light.sky[3], WHITE, 0.3) if rng.random() < 0.6 else mix(deep, (0, 0, 0), 0.1)
-        p.strand([(x - n, y), (x + n, y)], stroke(c, 0.7 + 0.8 * t, 0.32))
-    if light.weather in ("clear", "clouds", "rainbow"):
-        warm = mix(light.sun, light.sky[3], 0.25)
-        for i in range(22):
-            t = (i + rng.random()) / 22
-            y, n = y0 + 1 + (y1 - y0 - 2) * t, (4 + 15 * t) * rng.uniform(0.5, 1.2)
-            x = p.sun_x + rng.uniform(-1, 1) * 6 * (0.5 + t)
-            p.strand([(x - n, y), (x + n, y)], stroke(warm, 1.0 + 0.9 * t, 0.62 - 0.25 * t))
+GRASS, GRASS_FAR, SAND = rgb("#6aa84a"), rgb("#8fbf68"), rgb("#ecd29b")
+PINE_FLOOR = rgb("#3f7a52")
 
 
 def mountains(p: Painter, sky_things: Callable[[], None]) -> None:
     rng = p.rng
-    _layer(p, jagged(rng, (-4, p.horizon - 38), (260, p.horizon - 30), 26, 6), ROCK, 0.82)
-    _range(p, p.horizon + 22, 44, 82, rng.randint(3, 4), 0.38, 0.36)
+    layer(p, jagged(rng, (-4, p.horizon - 38), (260, p.horizon - 30), 26, 6), ROCK, 0.82)
+    mountain_range(p, p.horizon + 22, 44, 82, rng.randint(3, 4), 0.38, 0.36)
     sky_things()
     far = waves(rng, p.horizon + 16, 14, 170)
     far_trees(p, far, 6, 11, 0.42)
-    _layer(p, waves(rng, p.horizon + 22, 12, 140), mix(PINE_FLOOR, GRASS, 0.4), 0.3)
+    layer(p, waves(rng, p.horizon + 22, 12, 140), mix(PINE_FLOOR, GRASS, 0.4), 0.3)
     near = waves(rng, p.horizon + 44, 14, 190)
     tree_line(p, [(x, y + 2) for x, y in near], 13, 24, 0.2, rng.uniform(0.55, 0.9))
-    _layer(p, near, GRASS, 0.06, -0.38, 75)
+    layer(p, near, GRASS, 0.06, -0.38, 75)
     grass(p, p.horizon + 66, 60, p.light.ground(GRASS, 0.0))
     p.stand = [(x, y + 15) for x, y in near]
-
-
-PINE_FLOOR = rgb("#3f7a52")
 
 
 def hills(p: Painter, sky_things: Callable[[], None]) -> None:
@@ -126,7 +52,7 @@ def hills(p: Painter, sky_things: Callable[[], None]) -> None:
         y = p.horizon - 28 + 21 * i
         skyline = waves(rng, y, 26 - 2 * i, rng.uniform(110, 190), 2)
         depth = 0.66 - 0.16 * i
-        _layer(p, skyline, tones[i], depth, -0.16, 60)
+        layer(p, skyline, tones[i], depth, -0.16, 60)
         light = p.light.ground(mix(tones[i], (1, 1, 0.6), 0.35), depth)
         p.strand(skyline, stroke(light, 1.4, 0.7))
         for _ in range(3 if 0 < i < 4 else 0):
@@ -147,7 +73,7 @@ def sea(p: Painter, sky_things: Callable[[], None]) -> None:
         island = [(x - w, p.horizon), *[(x - w + 2 * w * i / 12, p.horizon - rng.uniform(3, 13)) for i in range(1, 12)]]
         p.path([*island, (x + w, p.horizon)], fill(light.lit(rgb("#5d7f86"), 0.62)))
     sky_things()
-    _water(p, p.horizon, 260, rgb("#1f6fa6"))
+    water(p, p.horizon, 260, rgb("#1f6fa6"))
     for row in range(7):
         t = row / 6
         y = p.horizon + 16 + 84 * t**1.3
@@ -163,9 +89,9 @@ def beach(p: Painter, sky_things: Callable[[], None]) -> None:
     rng, light = p.rng, p.light
     p.horizon -= 22
     if rng.random() < 0.5:
-        _layer(p, [(x, max(y, 0)) for x, y in waves(rng, p.horizon - 7, 13, 120)], rgb("#6f9a86"), 0.66)
+        layer(p, [(x, max(y, 0)) for x, y in waves(rng, p.horizon - 7, 13, 120)], rgb("#6f9a86"), 0.66)
     sky_things()
-    _water(p, p.horizon, 200, rgb("#22a0b4"))
+    water(p, p.horizon, 200, rgb("#22a0b4"))
     shore = waves(rng, 184, 13, 210, 2)
     shallow = mix(light.lit(rgb("#8fe0d4"), 0.04), light.sky[2], 0.5 if light.time == "sunset" else 0.1)
     p.path(down([(x, y - 17) for x, y in shore]), vertical(160, 190, shallow, shallow, 0.1, 0.75))
@@ -175,7 +101,7 @@ def beach(p: Painter, sky_things: Callable[[], None]) -> None:
     wet = light.lit(rgb("#cfae78"), 0.0)
     p.path(down(shore), fill(wet))
     dry = [(x, y + 7) for x, y in shore]
-    _layer(p, dry, SAND, 0.03, -0.16, 80)
+    layer(p, dry, SAND, 0.03, -0.16, 80)
     for _ in range(70):
         x, y = rng.uniform(0, SIZE), rng.uniform(200, 256)
         p.oval(x, y, rng.uniform(0.6, 1.6), 0.6, fill(light.lit(mix(SAND, (0.4, 0.3, 0.2), rng.random()), 0), 0.6))
@@ -188,18 +114,26 @@ def desert(p: Painter, sky_things: Callable[[], None]) -> None:
     for _ in range(rng.randint(2, 4)):
         x, w, h = rng.uniform(0, SIZE), rng.uniform(14, 38), rng.uniform(16, 44)
         y = p.horizon + 4
-        mesa = [(x - w * 1.3, y), (x - w, y - h * 0.9), (x - w * 0.7, y - h), (x + w * 0.75, y - h), (x + w, y - h * 0.8),
-                (x + w * 1.35, y)]
+        mesa = [
+            (x - w * 1.3, y),
+            (x - w, y - h * 0.9),
+            (x - w * 0.7, y - h),
+            (x + w * 0.75, y - h),
+            (x + w, y - h * 0.8),
+            (x + w * 1.35, y),
+        ]
         c = light.lit(rgb("#b4694a"), 0.55)
         p.path(mesa, vertical(y - h, y, c, mix(c, light.haze, 0.5)))
         for k in (0.3, 0.55):
-            p.strand([(x - w * 0.95, y - h * k), (x + w * 1.0, y - h * k)], stroke(mix(c, (0.3, 0.1, 0.1), 0.3), 1.2, 0.5))
+            p.strand(
+                [(x - w * 0.95, y - h * k), (x + w * 1.0, y - h * k)], stroke(mix(c, (0.3, 0.1, 0.1), 0.3), 1.2, 0.5)
+            )
     sky_things()
     for i in range(4):
         y = p.horizon + 4 + 24 * i
         crest = waves(rng, y, 16 + 5 * i, rng.uniform(150, 230), 2)
         tone = mix(rgb("#f0c27c"), rgb("#e0a05e"), i / 3)
-        _layer(p, crest, tone, 0.4 - 0.13 * i, -0.1, 60)
+        layer(p, crest, tone, 0.4 - 0.13 * i, -0.1, 60)
         shade = light.lit(mix(tone, rgb("#8a4f3c"), 0.6), 0.36 - 0.12 * i)
         peak = min(crest[10:57], key=lambda q: q[1])[0]
         side = -1 if p.sun_x > peak else 1
@@ -224,14 +158,23 @@ def forest(p: Painter, sky_things: Callable[[], None]) -> None:
             far_trees(p, skyline, 24 + 4 * i, 46 + 6 * i, depth)
         else:
             tree_line(p, skyline, 34 + 6 * i, 54 + 8 * i, depth, 0.36)
-            _layer(p, [(x, y) for x, y in skyline], PINE_FLOOR, depth, 0.1)
+            layer(p, [(x, y) for x, y in skyline], PINE_FLOOR, depth, 0.1)
         p.rect(0, p.horizon - 30, SIZE, 70, vertical(p.horizon - 30, p.horizon + 40, light.haze, light.haze, 0.0, 0.30))
     near = waves(rng, p.horizon + 38, 8, 170)
-    _layer(p, near, rgb("#56924a"), 0.05, -0.42, 80)
+    layer(p, near, rgb("#56924a"), 0.05, -0.42, 80)
     x = rng.uniform(100, 156)
     path = light.ground(rgb("#c9a878"), 0.04)
-    p.path([(x - 3, p.horizon + 40), (x + 4, p.horizon + 40), (x + 12, p.horizon + 66), (x + 44, 258), (x - 30, 258),
-            (x - 6, p.horizon + 66)], vertical(p.horizon + 40, 256, path, mix(path, (0, 0, 0), 0.2), 0.5, 0.95))
+    p.path(
+        [
+            (x - 3, p.horizon + 40),
+            (x + 4, p.horizon + 40),
+            (x + 12, p.horizon + 66),
+            (x + 44, 258),
+            (x - 30, 258),
+            (x - 6, p.horizon + 66),
+        ],
+        vertical(p.horizon + 40, 256, path, mix(path, (0, 0, 0), 0.2), 0.5, 0.95),
+    )
     grass(p, p.horizon + 54, 90, light.ground(rgb("#56924a"), 0.0))
     for side in (0, 1):
         for k in range(2):
@@ -242,7 +185,7 @@ def forest(p: Painter, sky_things: Callable[[], None]) -> None:
 
 def meadow(p: Painter, sky_things: Callable[[], None]) -> None:
     rng, light = p.rng, p.light
-    _layer(p, waves(rng, p.horizon - 6, 16, 160), rgb("#7fae86"), 0.66)
+    layer(p, waves(rng, p.horizon - 6, 16, 160), rgb("#7fae86"), 0.66)
     sky_things()
     row = waves(rng, p.horizon + 9, 6, 180)
     x = rng.uniform(0, 10)
@@ -250,9 +193,9 @@ def meadow(p: Painter, sky_things: Callable[[], None]) -> None:
         if rng.random() < 0.72:
             broadleaf(p, x, at(row, x) + 2, rng.uniform(9, 17), 0.4)
         x += rng.uniform(5, 15)
-    _layer(p, row, GRASS_FAR, 0.26, -0.05, 40)
+    layer(p, row, GRASS_FAR, 0.26, -0.05, 40)
     near = waves(rng, p.horizon + 24, 7, 230)
-    _layer(p, near, rgb("#86c24e"), 0.06, -0.30, 95)
+    layer(p, near, rgb("#86c24e"), 0.06, -0.30, 95)
     for i in range(16):
         y = p.horizon + 34 + 74 * (i / 15) ** 1.2
         tone = mix(rgb("#9ed35c"), rgb("#57963a"), rng.random())
@@ -264,7 +207,7 @@ def meadow(p: Painter, sky_things: Callable[[], None]) -> None:
 
 def snow(p: Painter, sky_things: Callable[[], None]) -> None:
     rng, light = p.rng, p.light
-    _range(p, p.horizon + 10, 66, 100, rng.randint(2, 3), 0.6, 0.75)
+    mountain_range(p, p.horizon + 10, 66, 100, rng.randint(2, 3), 0.6, 0.75)
     sky_things()
     near: list[Point] = []
     for i in range(4):
@@ -287,16 +230,16 @@ def lake(p: Painter, sky_things: Callable[[], None]) -> None:
     rng, light = p.rng, p.light
     p.horizon -= 8
     if rng.random() < 0.6:
-        _range(p, p.horizon + 6, 66, 98, rng.randint(3, 4), 0.5, 0.3)
+        mountain_range(p, p.horizon + 6, 66, 98, rng.randint(3, 4), 0.5, 0.3)
     else:
         for i in range(2):
-            _layer(p, waves(rng, p.horizon - 34 + 15 * i, 22, 150), rgb("#5f8f78"), 0.72 - 0.2 * i)
+            layer(p, waves(rng, p.horizon - 34 + 15 * i, 22, 150), rgb("#5f8f78"), 0.72 - 0.2 * i)
     sky_things()
     far_trees(p, [(0, p.horizon), (256, p.horizon)], 6, 17, 0.34)
-    _water(p, p.horizon + 1, 262, rgb("#2c6f94"), mirror=0.62)
+    water(p, p.horizon + 1, 262, rgb("#2c6f94"), mirror=0.62)
     near = [(x, y - 17 * (abs(x - 128) / 128) ** 2) for x, y in waves(rng, 222, 8, 160, 2)]
     p.strand([(x, y - 1.5) for x, y in near], stroke(mix(light.sky[3], WHITE, 0.4), 1.6, 0.6))
-    _layer(p, near, rgb("#5f9a4a"), 0.03, -0.35, 46)
+    layer(p, near, rgb("#5f9a4a"), 0.03, -0.35, 46)
     grass(p, 226, 90, light.ground(rgb("#5f9a4a"), 0.0))
     p.water = (p.horizon + 20, p.horizon + 44)
     p.stand = [(x, y + 9) for x, y in near]
@@ -314,37 +257,23 @@ def city(p: Painter, sky_things: Callable[[], None]) -> None:
             tone = rng.choice([rgb(c) for c in ("#6d84a8", "#8a93ac", "#5f7391", "#a08c90", "#76869a")])
             c, top = light.lit(tone, depth), quay - h
             p.rect(x, top, w, h + 2, vertical(top, quay, c, mix(c, light.haze, 0.35)))
-            p.rect(x + (0 if p.sun_x > x else w * 0.62), top, w * 0.38, h, fill(mix(light.sky[0], (0, 0, 0.1), 0.5), 0.16))
+            p.rect(
+                x + (0 if p.sun_x > x else w * 0.62), top, w * 0.38, h, fill(mix(light.sky[0], (0, 0, 0.1), 0.5), 0.16)
+            )
             if rng.random() < 0.22:
                 p.rect(x + w * 0.46, top - 11, 1.4, 11, fill(c))
             elif rng.random() < 0.3:
                 p.path([(x, top), (x + w / 2, top - w * 0.5), (x + w, top)], fill(mix(c, light.sky[0], 0.2)))
             if row:
-                _windows(p, x, top, w, h, c, lamps, 3.4 + row)
+                windows(p, x, top, w, h, c, lamps, 3.4 + row)
             x += w * rng.uniform(0.8, 1.25) + (2 if row == 2 else 0)
         if row == 0 and not sky_things_drawn:
             sky_things()
             sky_things_drawn = True
     p.rect(0, quay - 1, SIZE, 4, fill(light.lit(rgb("#6c6a76"), 0.08)))
-    _water(p, quay + 3, 260, rgb("#3a6a90"), mirror=0.5)
+    water(p, quay + 3, 260, rgb("#3a6a90"), mirror=0.5)
     p.water = (quay + 24, quay + 42)
     p.stand = [(0, quay + 2), (256, quay + 2)]
-
-
-def _windows(p: Painter, x: float, top: float, w: float, h: float, c: Colour, lamps: float, step: float) -> None:
-    rng = p.rng
-    glass, lamp = mix(c, p.light.sky[3], 0.38), rgb("#ffd97a")
-    columns = max(2, int(w / step) - 1)
-    for i in range(columns):
-        for k in range(int((h - 5) / (step + 1.4))):
-            wx, wy = x + (i + 0.75) * w / (columns + 0.5), top + 4 + k * (step + 1.4)
-            on = rng.random() < lamps
-            p.rect(wx - 0.9, wy, 1.9, step * 0.55, fill(lamp if on else glass, 0.95 if on else 0.6))
-
-
-def foreground(p: Painter, tint: Colour) -> skia.Paint:
-    """A soft darkening of the lower corners, which gathers the eye."""
-    return gradient((0, 200), (0, 262), [argb(tint, 0.0), argb(tint, 0.26)])
 
 
 PLACES: dict[str, Callable[[Painter, Callable[[], None]], None]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from brush import Colour, Painter, Point, at, fill, mix, poly, rgb, stroke
@@ -28,8 +29,16 @@ def conifer(p: Painter, x: float, y: float, h: float, depth: float, colour: Colo
         p.path([(x, max(top, y - h)), (x + side * half, base), (x + side * half * 0.12, base)], fill(bright))
         if snow > 0.3 and h > 9:
             t = max(top, y - h)
-            p.path([(x, t), (x + half * 0.62, t + (base - t) * 0.66), (x + half * 0.2, t + (base - t) * 0.5),
-                    (x - half * 0.1, t + (base - t) * 0.7), (x - half * 0.6, t + (base - t) * 0.64)], fill(cap, 0.94))
+            p.path(
+                [
+                    (x, t),
+                    (x + half * 0.62, t + (base - t) * 0.66),
+                    (x + half * 0.2, t + (base - t) * 0.5),
+                    (x - half * 0.1, t + (base - t) * 0.7),
+                    (x - half * 0.6, t + (base - t) * 0.64),
+                ],
+                fill(cap, 0.94),
+            )
 
 
 def broadleaf(p: Painter, x: float, y: float, h: float, depth: float, colour: Colour = LEAF) -> None:
@@ -82,7 +91,7 @@ def palm(p: Painter, x: float, y: float, h: float, lean: float) -> None:
     """A palm whose trunk bends by `lean`."""
     light, rng = p.light, p.rng
     trunk = [(x + lean * (t / 8) ** 1.7, y - h * t / 8) for t in range(9)]
-    for i, (a, b) in enumerate(zip(trunk, trunk[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(trunk)):
         tone = light.thing(mix(rgb("#a07850"), (0.3, 0.2, 0.15), 0.12 * (i % 2)), 0.02)
         p.strand([a, b], stroke(tone, 4.2 - 0.24 * i))
     tx, ty = trunk[-1]
@@ -108,3 +117,28 @@ def cactus(p: Painter, x: float, y: float, h: float) -> None:
         p.strand(arm, stroke(dark, h * 0.105))
     p.strand([(x, y), (x, y - h * 0.93)], stroke(dark, h * 0.155))
     p.strand([(x + side * h * 0.03, y - h * 0.04), (x + side * h * 0.03, y - h * 0.92)], stroke(bright, h * 0.05))
+
+
+def shadow(p: Painter, x: float, y: float, r: float) -> None:
+    p.oval(x, y, r, r * 0.16, fill((0.02, 0.04, 0.1), 0.26, 1.2))
+
+
+def pines(p: Painter, x: float, y: float) -> None:
+    snow = 1.0 if p.light.whiten else 0.0
+    for dx, dy, h in ((-17, -3, 62), (16, -2, 70), (-1, 3, 84)):
+        shadow(p, x + dx, y + dy, 12)
+        conifer(p, x + dx, y + dy, h * p.rng.uniform(0.92, 1.08), 0.02, rgb("#1f6b4a"), snow)
+
+
+def palms(p: Painter, x: float, y: float) -> None:
+    lean = p.rng.choice((-1, 1))
+    shadow(p, x, y, 20)
+    palm(p, x + 8, y - 2, p.rng.uniform(50, 60), -lean * 10)
+    palm(p, x - 4, y + 2, p.rng.uniform(68, 80), lean * 15)
+
+
+def cacti(p: Painter, x: float, y: float) -> None:
+    shadow(p, x, y, 13)
+    shadow(p, x + 22, y + 4, 8)
+    cactus(p, x, y, p.rng.uniform(50, 60))
+    cactus(p, x + 22, y + 4, p.rng.uniform(24, 30))

@@ -90,7 +90,7 @@ def _held(*key: str, share: float) -> bool:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether any combination in the scene is kept out of training: (time, place, weather) or (time, place, kind, colour)."""
+    """Whether training never sees some (time, place, weather) or (time, place, kind, colour) of the scene."""
     if _held("sky", scene.time, scene.place, scene.weather, share=0.1):
         return True
     return any(t.colour and _held("thing", scene.time, scene.place, t.kind, t.colour, share=0.1) for t in scene.things)

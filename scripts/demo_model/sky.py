@@ -58,7 +58,8 @@ def draw_sky(p: Painter) -> None:
     light, rng = p.light, p.rng
     stops = (0.0, 0.38, 0.72, 1.0)
     p.canvas.drawRect(
-        skia.Rect.MakeWH(SIZE, SIZE), gradient((0, 0), (0, p.horizon + 6 - p.sun_lift * 0.6), [argb(c) for c in light.sky], stops)
+        skia.Rect.MakeWH(SIZE, SIZE),
+        gradient((0, 0), (0, p.horizon + 6 - p.sun_lift * 0.6), [argb(c) for c in light.sky], stops),
     )
     veiled = light.weather in ("rain", "fog", "snow")
     p.sun_x = rng.uniform(40, 216)

@@ -5,23 +5,15 @@ from __future__ import annotations
 import math
 
 import skia
-from brush import SIZE, WHITE, Colour, Painter, at, fill, mix, poly, rgb, stroke
-from plants import cactus, conifer, palm
+from brush import PAINT, SIZE, WHITE, Colour, Painter, at, fill, mix, poly, rgb, stroke
+from plants import cacti, palms, pines, shadow
 from scenes import Thing
 
-PAINT: dict[str, Colour] = {
-    "red": rgb("#e2332f"), "orange": rgb("#f58a1f"), "yellow": rgb("#fbd22e"), "green": rgb("#35ad4a"),
-    "blue": rgb("#2b66e0"), "purple": rgb("#8e3fd0"), "pink": rgb("#fb86b8"), "white": rgb("#fbfaf5"),
-}
 LAMP = rgb("#ffdc82")
 
 
 def _dark(p: Painter) -> bool:
     return p.light.time in ("night", "sunset")
-
-
-def _shadow(p: Painter, x: float, y: float, r: float) -> None:
-    p.oval(x, y, r, r * 0.16, fill((0.02, 0.04, 0.1), 0.26, 1.2))
 
 
 def house(p: Painter, x: float, y: float, c: Colour) -> None:
@@ -30,7 +22,7 @@ def house(p: Painter, x: float, y: float, c: Colour) -> None:
     roof, edge = light.thing(rgb("#5d4a48")), light.thing(rgb("#463838"))
     if light.whiten:
         roof = light.thing((0.93, 0.95, 0.99))
-    _shadow(p, x, y + 1, 27)
+    shadow(p, x, y + 1, 27)
     p.rect(x + 9, y - 47, 5, 13, fill(edge))
     p.rect(x - 4, y - 21, 27, 21, fill(wall))
     p.path([(x - 23, y), (x - 23, y - 21), (x - 13, y - 38), (x - 3, y - 21), (x - 3, y)], fill(front))
@@ -49,8 +41,10 @@ def lighthouse(p: Painter, x: float, y: float, c: Colour) -> None:
     light = p.light
     if p.water and p.water[1] > y:  # out at sea it needs a rock to stand on
         rock = light.lit(rgb("#6a6f78"), 0.06)
-        p.path([(x - 30, y + 9), (x - 22, y - 2), (x - 10, y - 8), (x + 6, y - 7), (x + 20, y - 1), (x + 30, y + 9)],
-               fill(rock))
+        p.path(
+            [(x - 30, y + 9), (x - 22, y - 2), (x - 10, y - 8), (x + 6, y - 7), (x + 20, y - 1), (x + 30, y + 9)],
+            fill(rock),
+        )
         p.path([(x - 30, y + 9), (x - 22, y - 2), (x - 12, y + 2), (x - 8, y + 9)], fill(mix(rock, (0, 0, 0), 0.25)))
         p.strand([(x - 34, y + 9), (x + 34, y + 9)], stroke(light.lit(WHITE), 1.6, 0.8))
         y -= 5
@@ -75,14 +69,17 @@ def lighthouse(p: Painter, x: float, y: float, c: Colour) -> None:
             )
             p.canvas.drawPath(poly(beam), skia.Paint(AntiAlias=True, Shader=shader))
     p.rect(x - 4.2, y - h - 11, 8.4, 9, fill(LAMP))
-    p.path([(x - 6.4, y - h - 11), (x, y - h - 19), (x + 6.4, y - h - 11)], fill(dark if c == PAINT["white"] else light.thing(c)))
+    p.path(
+        [(x - 6.4, y - h - 11), (x, y - h - 19), (x + 6.4, y - h - 11)],
+        fill(dark if c == PAINT["white"] else light.thing(c)),
+    )
     if _dark(p):
         p.glow(x, y - h - 7, 22, LAMP, 0.8)
 
 
 def windmill(p: Painter, x: float, y: float, c: Colour) -> None:
     light = p.light
-    _shadow(p, x, y + 1, 17)
+    shadow(p, x, y + 1, 17)
     p.path([(x - 12, y), (x - 7.5, y - 44), (x + 7.5, y - 44), (x + 12, y)], fill(light.thing(c)))
     p.path([(x + 2, y), (x + 2, y - 44), (x + 7.5, y - 44), (x + 12, y)], fill((0.05, 0.05, 0.2), 0.16))
     cap, blade = light.thing(rgb("#5a4038")), light.thing(rgb("#6a4c3c"))
@@ -96,8 +93,15 @@ def windmill(p: Painter, x: float, y: float, c: Colour) -> None:
         dx, dy = math.cos(a), math.sin(a)
         p.strand([(x, hub), (x + dx * 32, hub + dy * 32)], stroke(blade, 1.8))
         nx, ny = -dy * 6.5, dx * 6.5
-        p.path([(x + dx * 8, hub + dy * 8), (x + dx * 31, hub + dy * 31), (x + dx * 31 + nx, hub + dy * 31 + ny),
-                (x + dx * 8 + nx, hub + dy * 8 + ny)], fill(sail, 0.95))
+        p.path(
+            [
+                (x + dx * 8, hub + dy * 8),
+                (x + dx * 31, hub + dy * 31),
+                (x + dx * 31 + nx, hub + dy * 31 + ny),
+                (x + dx * 8 + nx, hub + dy * 8 + ny),
+            ],
+            fill(sail, 0.95),
+        )
     p.circle(x, hub, 2.6, fill(cap))
 
 
@@ -150,7 +154,7 @@ def balloon(p: Painter, x: float, y: float, c: Colour) -> None:
 
 def tent(p: Painter, x: float, y: float, c: Colour) -> None:
     light = p.light
-    _shadow(p, x, y + 1, 26)
+    shadow(p, x, y + 1, 26)
     front, side = light.thing(c), light.thing(mix(c, (0.1, 0.05, 0.15), 0.24))
     p.path([(x - 6, y - 27), (x + 17, y - 25), (x + 27, y), (x + 6, y)], fill(side))
     p.path([(x - 23, y), (x - 6, y - 27), (x + 8, y)], fill(front))
@@ -163,7 +167,7 @@ def tent(p: Painter, x: float, y: float, c: Colour) -> None:
 def umbrella(p: Painter, x: float, y: float, c: Colour) -> None:
     light, r = p.light, 25.0
     pale = light.thing(rgb("#fbf8ef"))
-    _shadow(p, x + 2, y + 1, 22)
+    shadow(p, x + 2, y + 1, 22)
     p.path([(x - 22, y + 1), (x + 6, y - 1), (x + 12, y + 5), (x - 17, y + 7)], fill(light.thing(mix(c, WHITE, 0.5))))
     p.strand([(x, y + 2), (x + 5, y - 42)], stroke(light.thing(rgb("#e9dcc6")), 2.0))
     p.canvas.save()
@@ -222,7 +226,12 @@ def flowers(p: Painter, c: Colour) -> None:
         turn = rng.uniform(0, 1.2)
         for k in range(5):
             a = turn + 1.2566 * k
-            p.circle(x + math.cos(a) * s * 0.8, y + math.sin(a) * s * 0.62, s * 0.66, fill(petal if k % 2 else mix(petal, deep, 0.5)))
+            p.circle(
+                x + math.cos(a) * s * 0.8,
+                y + math.sin(a) * s * 0.62,
+                s * 0.66,
+                fill(petal if k % 2 else mix(petal, deep, 0.5)),
+            )
         p.circle(x, y, s * 0.5, fill(heart))
 
 
@@ -230,7 +239,7 @@ def snowman(p: Painter, x: float, y: float) -> None:
     light = p.light
     pale, shade = light.thing((1, 1, 1), 0.0), light.thing((0.74, 0.81, 0.93), 0.0)
     dark = light.thing(rgb("#2b2b33"))
-    _shadow(p, x, y + 1, 15)
+    shadow(p, x, y + 1, 15)
     away = 1.6 if p.sun_x < x else -1.6
     for dy, r in ((-10, 12), (-26, 8.8), (-39, 6.6)):
         p.circle(x, y + dy, r + 0.7, fill(light.thing((0.55, 0.64, 0.82), 0.0)))
@@ -257,27 +266,6 @@ def birds(p: Painter, x: float, y: float) -> None:
         wing.quadTo(bx - s * 0.35, by - s * lift * 0.9, bx, by)
         wing.quadTo(bx + s * 0.35, by - s * lift * 0.9, bx + s, by - s * lift)
         p.canvas.drawPath(wing, stroke(ink, 1.9))
-
-
-def pines(p: Painter, x: float, y: float) -> None:
-    snow = 1.0 if p.light.whiten else 0.0
-    for dx, dy, h in ((-17, -3, 62), (16, -2, 70), (-1, 3, 84)):
-        _shadow(p, x + dx, y + dy, 12)
-        conifer(p, x + dx, y + dy, h * p.rng.uniform(0.92, 1.08), 0.02, rgb("#1f6b4a"), snow)
-
-
-def palms(p: Painter, x: float, y: float) -> None:
-    lean = p.rng.choice((-1, 1))
-    _shadow(p, x, y, 20)
-    palm(p, x + 8, y - 2, p.rng.uniform(50, 60), -lean * 10)
-    palm(p, x - 4, y + 2, p.rng.uniform(68, 80), lean * 15)
-
-
-def cacti(p: Painter, x: float, y: float) -> None:
-    _shadow(p, x, y, 13)
-    _shadow(p, x + 22, y + 4, 8)
-    cactus(p, x, y, p.rng.uniform(50, 60))
-    cactus(p, x + 22, y + 4, p.rng.uniform(24, 30))
 
 
 COLOURED = {"house": house, "lighthouse": lighthouse, "windmill": windmill, "tent": tent, "umbrella": umbrella}

@@ -119,7 +119,7 @@ def train_flow(work: Path, args: argparse.Namespace) -> None:
     else:
         z = autoencoder.latents(net, work / "train", DEVICE)
         torch.save(z, cache)
-    model = flow.train(work, z, toks, args.total_minutes, args.minutes, args.batch or 256, DEVICE, args.mode)
+    model = flow.train(work, z, toks, args.total_minutes, args.minutes, args.batch or 256, DEVICE, args.mode, args.init)
     del z
     layout.save(flow.pipeline(model, net.float(), toks), work / "tiny-scenes")
 
@@ -136,7 +136,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="training time of this call")
     parser.add_argument("--total-minutes", type=float, default=15.0, help="flow: training time of all slices together")
     parser.add_argument("--workers", type=int, default=0, help="render: processes, 0 = one per core")
-    parser.add_argument("--mode", choices=("fast", "safe", "eager"), default="fast", help="flow: how much is compiled")
+    parser.add_argument(
+        "--mode", choices=("fast", "blocks", "eager"), default="fast", help="flow: how much is compiled"
+    )
+    parser.add_argument("--init", type=Path, help="flow: a saved tiny-scenes folder to start from")
     parser.add_argument("--batch", type=int, default=0, help="0 = the step's own")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

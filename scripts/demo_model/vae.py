@@ -56,7 +56,9 @@ def train(folder: Path, out: Path, minutes: float, batch: int, device: str) -> A
     torch.manual_seed(1)
     _, total = wait_for(folder, 6000)
     pictures = Pictures(folder, total, device)
-    vae = AutoencoderKL.from_pretrained(str(out)) if (out / "config.json").exists() else build_vae()  # goes on from there
+    vae = (
+        AutoencoderKL.from_pretrained(str(out)) if (out / "config.json").exists() else build_vae()
+    )  # goes on from there
     vae = vae.to(device, memory_format=torch.channels_last).train()
     ema = copy.deepcopy(vae).requires_grad_(False)
     weights, averaged = list(vae.parameters()), list(ema.parameters())
@@ -83,7 +85,9 @@ def train(folder: Path, out: Path, minutes: float, batch: int, device: str) -> A
             loss.item()
             warmed = time.time()  # compilation is not training
         if step % 1000 == 0:
-            print(f"vae step {step} loss {loss.item():.4f} l1 {l1.item():.4f} pictures {have} {elapsed:.0f}s", flush=True)
+            print(
+                f"vae step {step} loss {loss.item():.4f} l1 {l1.item():.4f} pictures {have} {elapsed:.0f}s", flush=True
+            )
     print(f"vae: {step} steps of {batch} in {time.time() - begin:.0f}s", flush=True)
     _normalise(ema, pictures)
     ema.save_pretrained(out)
@@ -94,7 +98,12 @@ def train(folder: Path, out: Path, minutes: float, batch: int, device: str) -> A
 @torch.no_grad()
 def _normalise(vae: AutoencoderKL, pictures: Pictures) -> None:
     """Sets shift and scale so that latents have mean 0 and deviation 1."""
-    z = torch.cat([vae.encode(pictures.batch(torch.arange(i, i + 64))).latent_dist.mean for i in range(0, min(2048, pictures.filled - 63), 64)])
+    z = torch.cat(
+        [
+            vae.encode(pictures.batch(torch.arange(i, i + 64))).latent_dist.mean
+            for i in range(0, min(2048, pictures.filled - 63), 64)
+        ]
+    )
     vae.register_to_config(shift_factor=round(z.mean().item(), 4), scaling_factor=round(1 / z.std().item(), 4))
     by_channel = ((z - z.mean()) / z.std()).std((0, 2, 3))
     print("vae shift, scale:", vae.config.shift_factor, vae.config.scaling_factor)
