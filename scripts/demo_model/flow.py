@@ -142,7 +142,8 @@ def train(
         model.transformer.compile_repeated_blocks()
     if mode == "fast":
         model.t5.compile()
-    # cuDNN's and the memory-efficient attention read out of bounds at these sizes (torch 2.11, H200).
+    # Training died of illegal memory accesses (torch 2.11, H200) until these were off and the encoders' attention
+    # was eager; which of the three was to blame was not told apart.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     for encoder in (model.t5, model.clip):
