@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from engine import catalog, remote
@@ -14,12 +14,13 @@ from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.errors import ModelError, UsageError, listed, suggest
-from engine.remote import INDEX, Access, read_json
+from engine.remote import COMMIT, INDEX, Access, read_json
 
 BUNDLED = ("tiny-scenes", "tiny-motion")
 # Of a component's configs the first that is there; `config.json` alone means that the component has weights.
 COMPONENT_CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+LONGEST_NAME = 255
 HASHED_WHOLE = 64 * 2**20
 EDGE = 2**20
 
@@ -126,6 +127,23 @@ def bundled(name: str) -> Path | None:
     return next((place / name for place in _shelves() if (place / name / INDEX).is_file()), None)
 
 
+def is_portable(name: str) -> bool:
+    """Say whether `name` means a model on any machine: a bundled name or a plain one of a folder, or a hub id.
+
+    What names a place below the working folder is none, even when it has the form of a hub id.
+    """
+    if not name or len(name) > LONGEST_NAME or _typed_as_path(name):
+        return False
+    if PureWindowsPath(name).name == name:  # without a separator or drive of any system
+        return True
+    return remote.is_repo_id(name) and not Path(name).exists()
+
+
+def is_commit(revision: str) -> bool:
+    """Say whether `revision` is the hash of a commit, which stays what it is."""
+    return isinstance(revision, str) and COMMIT.fullmatch(revision) is not None
+
+
 def bundled_names() -> tuple[str, ...]:
     """Return the names of the models that travel with this installation."""
     return tuple(sorted({path.parent.name for place in _shelves() for path in place.glob(f"*/{INDEX}")}))
@@ -199,10 +217,14 @@ def _typed_as_path(text: str) -> bool:
 def _local_folder(config: EngineConfig) -> Path | None:
     """Return the folder that `model_path` names on this machine; None when it is a hub id."""
     name = config.model_path
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a home that nobody has
+        raise ModelError(f"{name}: no such folder ({getattr(error, 'strerror', None) or error})") from error
+    if is_folder:
         return path
-    if path.is_file():
+    if is_file:
         raise ModelError(f"{name}: is a file; a model is a folder with {INDEX}")
     found = bundled(name)
     if found is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,25 @@ REPLAYED = (
     "text_encoder_precisions", "vae_tiling", "vae_slicing", "attention_backend", "diffusers_attention_backend",
 )  # fmt: skip
 
+# What a recipe of this format always has, with the type that JSON gives it.
+PARTS = {"request": dict, "engine": dict, "inputs": dict}
+ENGINE_PARTS = {
+    "model": str, "model_path": str, "folder_hash": str, "overrides": dict, "settings": dict, "precisions": dict,
+    "loras": list, "attention_backend": str, "device": str, "versions": dict,
+}  # fmt: skip
+NOUNS: Mapping[type, str] = {dict: "a mapping", list: "a list", str: "a text"}
+
 
 def engine_part(
     source: Source, spec: ModelSpec, config: EngineConfig, *, device: str, attention: str, precisions: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what an engine contributes to the recipe of each of its outputs; nothing in it is a local path."""
     default = EngineConfig()
+    # The id of a model that no catalog knows is the name it was loaded by.
     changed = {name: getattr(config, name) for name in REPLAYED if getattr(config, name) != getattr(default, name)}
     return {
-        "model": spec.id,
-        "model_path": Path(source.name).name if Path(source.name).exists() else source.name,
+        "model": _without_path(spec.id),
+        "model_path": _without_path(source.name),
         "revision": source.revision,
         "folder_hash": hub.folder_hash(source.folder),
         "overrides": {name: hub.folder_hash(folder) for name, folder in sorted(source.overrides.items())},
@@ -47,6 +56,14 @@ def engine_part(
         "device": device,
         "versions": versions(),
     }
+
+
+def _without_path(name: str) -> str:
+    """Return the name of a model, of a local folder the last part alone."""
+    path = Path(name).expanduser()
+    if not path.exists():
+        return name
+    return path.name if path.name.strip(".") else path.resolve().name
 
 
 def versions() -> dict[str, str]:
@@ -71,27 +88,72 @@ def _digests(source: str | tuple[str, ...]) -> list[str]:
     return [media.sha256_of(entry) for entry in ((source,) if isinstance(source, str) else source)]
 
 
-def settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def settings(recipe: Mapping[str, Any], given: Container[str] = ()) -> dict[str, Any]:
     """Return the settings that replay a recipe: request fields, and those of the engine.
 
-    Raises InputError for a recipe of a later version of the format.
+    Those that the user gives, named in `given`, are left out. A recipe comes from a stranger's file: raises InputError
+    as `check` does, and for a model that is named by a path.
     """
-    if recipe.get("sgdiff") != VERSION:
-        raise InputError(f"recipe: format {recipe.get('sgdiff')} is not known; this version reads {VERSION}")
+    check(recipe)
     engine = recipe["engine"]
-    replayed = {"model_path": engine["model_path"], "revision": engine["revision"], **engine["settings"]}
-    return {name: value for name, value in {**replayed, **recipe["request"]}.items() if value is not None}
+    model = {"model_path": engine["model_path"], "revision": engine.get("revision")}
+    if "model_path" in given:
+        model = {}  # the revision is one of the recorded model
+    elif not hub.is_portable(engine["model_path"]):
+        message = f"recipe: names its model by a path, '{_short(engine['model_path'])}'; pass --model-path"
+        raise InputError(message, code="invalid_recipe", param="model_path")
+    replayed = {**model, **engine["settings"], **recipe["request"]}
+    return {name: value for name, value in replayed.items() if value is not None and name not in given}
+
+
+def check(recipe: Mapping[str, Any]) -> None:
+    """Raise InputError unless a recipe has the shape that `build` gives it and sets only what a recipe may set."""
+    if recipe.get("sgdiff") != VERSION:
+        found = _short(recipe.get("sgdiff"))
+        raise _invalid(f"format {found} is not known; this version reads {VERSION}")
+    _check_parts(recipe, PARTS, "")
+    _check_parts(recipe["engine"], ENGINE_PARTS, "engine.")
+    revision = recipe["engine"].get("revision")
+    if revision is not None and not hub.is_commit(revision):
+        raise _invalid("is damaged: engine.revision must be the hash of a commit")
+    for held, known in ((recipe["request"], _request_fields()), (recipe["engine"]["settings"], REPLAYED)):
+        for name in held:
+            if name not in known:
+                raise _invalid(f"holds '{_short(name)}', which a recipe cannot set")
+    for name, digests in recipe["inputs"].items():
+        if name not in INPUTS:
+            raise _invalid(f"holds '{_short(name)}', which is no input")
+        if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
+            raise _invalid(f"is damaged: inputs.{name} must be a list of texts")
+
+
+def _check_parts(held: Mapping[str, Any], parts: Mapping[str, type], where: str) -> None:
+    for name, kind in parts.items():
+        if not isinstance(held.get(name), kind):
+            raise _invalid(f"is damaged: {where}{name} must be {NOUNS[kind]}")
+
+
+def _request_fields() -> set[str]:
+    return set(schema.fields(Request)) - set(INPUTS)
+
+
+def _invalid(problem: str) -> InputError:
+    return InputError(f"recipe: {problem}", code="invalid_recipe")
 
 
 def differences(recipe: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing that made an output and is another one now; empty promises identical pixels."""
+    """Return a line for each thing that made an output and is another one now; empty promises identical pixels.
+
+    Raises InputError as `check` does for the recipe that was recorded.
+    """
+    check(recipe)
     was, now = recipe["engine"], current["engine"]
     keys = ("model", "folder_hash", "overrides", "precisions", "loras", "attention_backend", "device")
     lines = [f"{key}: was {_short(was[key])}, is {_short(now[key])}" for key in keys if was[key] != now[key]]
     for package, version in was["versions"].items():
         if now["versions"].get(package) != version:
             lines.append(f"{package}: was {version}, is {now['versions'].get(package, 'not installed')}")
-    for name, digests in recipe.get("inputs", {}).items():
+    for name, digests in recipe["inputs"].items():
         if current["inputs"].get(name) != digests:
             lines.append(f"{name}: another file than the one recorded")
     for name, value in recipe["request"].items():

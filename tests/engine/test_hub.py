@@ -163,6 +163,35 @@ def test_a_name_that_is_nothing(online: Hub) -> None:
     assert online.calls == []
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a" * 300, "File name too long"), ("~nobody-of-that-name/a", "Could not determine home directory.")],
+)
+def test_a_name_that_cannot_be_looked_up(name: str, reason: str) -> None:
+    assert message(lambda: locate(name)) == f"{name}: no such folder ({reason})"
+
+
+@pytest.mark.parametrize("name", ["tiny-scenes", "my model (2)", "owner/name", "black-forest-labs/FLUX.1-dev"])
+def test_names_that_mean_a_model_anywhere(name: str) -> None:
+    assert hub.is_portable(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".hidden", "~", "~me", "/", "/a", "./a", "../a", "~/a", "a/b/c", "a/", "a/../b", "C:a", "C:\\a",
+     "a\\b", "https://host/a", "a" * 300, f"a/{'b' * 300}"],
+)  # fmt: skip
+def test_names_that_mean_a_place(name: str) -> None:
+    assert not hub.is_portable(name)
+
+
+def test_a_folder_in_the_form_of_a_hub_id_is_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert not hub.is_portable("owner/name")
+    assert hub.is_portable("owner/other")
+
+
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     assert message(lambda: locate(tmp_path)) == (
         f"{tmp_path}: is no diffusers model; looked for model_index.json and the component folders that it lists"
