@@ -187,7 +187,8 @@ def _explained(repo: str, revision: str | None, access: Access, action: Callable
 def _why(error: Exception) -> str:
     cause = error.__cause__ or error
     text = getattr(cause, "strerror", None) or type(cause).__name__
-    return f" ({text})"
+    place = getattr(cause, "filename", None)  # of a cache that cannot be written
+    return f" ({place}: {text})" if place else f" ({text})"
 
 
 def _fetch_modelscope(repo: str, revision: str | None, patterns: Sequence[str], access: Access) -> Path:

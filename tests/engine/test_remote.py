@@ -111,6 +111,10 @@ FAILURES: list[tuple[Exception, bool, str, str]] = [
         OSError(28, "No space left on device"), False, "model_not_found",
         "the download failed (No space left on device)",
     ),
+    (
+        PermissionError(13, "Permission denied", "/cache/hub"), False, "model_not_found",
+        "the download failed (/cache/hub: Permission denied)",
+    ),
     (vars(errors)["HTTPError"]("m"), False, "model_not_found", "the download failed (HTTPError)"),
 ]  # fmt: skip
 
@@ -135,6 +139,14 @@ def test_failures_of_the_hub_say_what_to_do(
         assert (caught.value.code, caught.value.exit_status) == (code, 1)
 
 
+def test_a_cache_that_is_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "file"
+    place.write_text("x")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: (place / "hub").mkdir())
+    expected = f"{REPO}: the download failed ({place / 'hub'}: Not a directory)"
+    assert said(lambda: remote.fetch(REPO, None, (), Access())) == expected
+
+
 def test_modelscope(monkeypatch: pytest.MonkeyPatch) -> None:
     class NotExistError(Exception):
         pass
@@ -155,9 +167,10 @@ def test_modelscope(monkeypatch: pytest.MonkeyPatch) -> None:
     vars(package)["snapshot_download"] = absent
     assert said(lambda: remote.fetch(REPO, None, (), online)) == f"{REPO}: is not on ModelScope"
     vars(package)["snapshot_download"] = lambda *_, **__: Path("/proc/none").read_text()
-    expected = f"{REPO}: cannot be fetched from ModelScope (No such file or directory)"
+    expected = f"{REPO}: cannot be fetched from ModelScope (/proc/none: No such file or directory)"
     assert said(lambda: remote.fetch(REPO, None, (), online)) == expected
-    expected = f"{REPO}: cannot be fetched from ModelScope and is not in the cache (No such file or directory)"
+    reason = "/proc/none: No such file or directory"
+    expected = f"{REPO}: cannot be fetched from ModelScope and is not in the cache ({reason})"
     assert said(lambda: remote.fetch(REPO, None, (), offline)) == expected
 
 
