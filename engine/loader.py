@@ -30,24 +30,26 @@ def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any
     for name in names:
         library, class_name = source.index[name]
         folder = source.overrides.get(name, source.folder / name)
-        components[name] = _load(name, folder, library, class_name, dtypes.get(name), config)
+        # What is put in its place may be of another class.
+        own = source.configs[name].get("_class_name") if name in source.overrides else None
+        cls = _class(name, library, class_name, own)
+        components[name] = _load(name, folder, cls, dtypes.get(name), config)
     return components
 
 
-def _load(name: str, folder: Path, library: str, class_name: str, dtype: str | None, config: EngineConfig) -> Any:
+def _load(name: str, folder: Path, cls: Any, dtype: str | None, config: EngineConfig) -> Any:
     import torch
 
-    cls = _class(name, library, class_name, folder)
     arguments: dict[str, Any] = {"local_files_only": True}
     if dtype is not None and issubclass(cls, torch.nn.Module):
         types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
         arguments |= {"dtype": types[dtype], "use_safetensors": None if config.trust_remote_code else True}
-    logger.debug("loading %s (%s)", name, class_name)
+    logger.debug("loading %s (%s)", name, cls.__name__)
     try:
         component = cls.from_pretrained(folder, **arguments)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{name}: {class_name} cannot be loaded: {reason}", code="model_load_failed") from error
+        raise ModelError(f"{name}: {cls.__name__} cannot be loaded: {reason}", code="model_load_failed") from error
     if isinstance(component, torch.nn.Module):
         component.requires_grad_(False).eval()
         if name == "vae" and config.vae_config.load_encoder is False:
@@ -55,11 +57,10 @@ def _load(name: str, folder: Path, library: str, class_name: str, dtype: str | N
     return component
 
 
-def _class(name: str, library: str, class_name: str, folder: Path) -> Any:
-    """Return the class of a component; an override's own config may name another one."""
+def _class(name: str, library: str, class_name: str, own: str | None) -> Any:
+    """Return the class of a component: `own`, which its config names, before that of the model index."""
     import diffusers
 
-    own = _own_class(folder)
     for candidate in filter(None, (own, class_name)):
         for module in (library, "diffusers", "transformers", f"diffusers.pipelines.{library}"):
             if module.split(".")[0] not in ("diffusers", "transformers"):
@@ -74,17 +75,6 @@ def _class(name: str, library: str, class_name: str, folder: Path) -> Any:
         f"{name}: class {class_name} of '{library}' is in neither diffusers {diffusers.__version__} nor transformers",
         code="model_not_supported",
     )
-
-
-def _own_class(folder: Path) -> str | None:
-    """Return the diffusers class that a component folder's config names."""
-    import json
-
-    config = folder / "config.json"
-    if not config.is_file():
-        return None
-    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
-    return str(name) if name else None
 
 
 def _quiet() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine import env, loader
-from engine.config import EngineConfig
+from engine.config import EngineConfig, VaeConfig
 from engine.engine import spec_of
 from engine.errors import ModelError
 
@@ -41,6 +41,40 @@ def test_an_override_brings_its_own_class(flux_folder: Path, tmp_path: Path) -> 
     ).save_pretrained(tmp_path / "tiny-vae")
     parts = _load(flux_folder, component_paths={"vae": str(tmp_path / "tiny-vae")})
     assert type(parts["vae"]) is AutoencoderTiny
+
+
+def test_a_scheduler_in_its_place_keeps_its_class(flux_folder: Path, tmp_path: Path) -> None:
+    from diffusers import FlowMatchHeunDiscreteScheduler
+
+    FlowMatchHeunDiscreteScheduler(shift=2.0).save_pretrained(tmp_path / "heun")
+    scheduler = _load(flux_folder, component_paths={"scheduler": str(tmp_path / "heun")})["scheduler"]
+    assert type(scheduler) is FlowMatchHeunDiscreteScheduler
+    assert scheduler.config["shift"] == 2.0
+
+
+def test_weights_that_would_be_unpickled_are_refused(flux_folder: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderTiny
+
+    folder = tmp_path / "pickled"
+    AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
+    ).save_pretrained(folder, safe_serialization=False)
+    assert (folder / "diffusion_pytorch_model.bin").is_file()
+    given = {"vae": str(folder)}
+    with pytest.raises(ModelError) as caught:
+        _load(flux_folder, component_paths=given)
+    assert caught.value.message == (
+        "vae: AutoencoderTiny cannot be loaded: Error no file named diffusion_pytorch_model.safetensors found in "
+        f"directory {folder}."
+    )
+    assert caught.value.code == "model_load_failed"
+    assert type(_load(flux_folder, component_paths=given, trust_remote_code=True)["vae"]) is AutoencoderTiny
+
+
+def test_the_encoder_of_the_vae_may_be_left_out(flux_folder: Path) -> None:
+    assert _load(flux_folder)["vae"].encoder is not None  # type: ignore[attr-defined]
+    vae = _load(flux_folder, vae_config=VaeConfig(load_encoder=False))["vae"]
+    assert vae.encoder is None  # type: ignore[attr-defined]
 
 
 def test_weights_that_cannot_be_read_name_the_component(flux_folder: Path, tmp_path: Path) -> None:
