@@ -9,7 +9,9 @@ import io
 import itertools
 import re
 import struct
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +67,11 @@ def open_mask(source: str, size: tuple[int, int], max_pixels: float = MAX_PIXELS
 
 
 def image_size(source: str, field: str = "image_path") -> tuple[int, int]:
-    """Return the (width, height) of an upright input image from its header alone. Raises InputError."""
-    with _open(source, field) as image:
+    """Return the (width, height) of an upright input image, which is decoded when its EXIF may come last (PNG).
+
+    Raises InputError.
+    """
+    with _reading(source, field), _open(source, MAX_PIXELS, field) as image:
         width, height = image.size
         sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 lie on their side
     return (height, width) if sideways else (width, height)
@@ -178,18 +183,32 @@ def _bytes(source: str, field: str) -> bytes:
         raise _fail(field, source, f"cannot be read: {error.strerror}") from error
 
 
-def _open(source: str, field: str) -> Image.Image:
+@contextmanager
+def _reading(source: str, field: str, max_pixels: float = MAX_PIXELS) -> Iterator[None]:
+    """Put what Pillow raises into words; its warnings are left out, for what is too large is refused here."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(io.BytesIO(_bytes(source, field)), formats=KINDS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except UnidentifiedImageError as error:
         kinds = listed(kind.lower() for kind in KINDS)
         raise _fail(field, source, f"is no image of a kind that can be read ({kinds})") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(field, source, MAX_PIXELS) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(field, source, max_pixels) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise _fail(field, source, "is a damaged image") from error
+
+
+def _open(source: str, max_pixels: float, field: str) -> Image.Image:
+    """Open a picture, of which only the header is read, and bound its size."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(_bytes(source, field)), formats=KINDS)
+    if image.width * image.height > max_pixels:
+        raise _too_large(field, source, max_pixels)
+    return image
 
 
 def _too_large(field: str, source: str, bound: float) -> InputError:
@@ -200,16 +219,12 @@ def _load(source: str, max_pixels: float, field: str) -> Image.Image:
     """Open, bound, verify, reopen, decode and turn upright."""
     from PIL import ImageOps
 
-    try:
-        with _open(source, field) as image:
-            if image.width * image.height > max_pixels:
-                raise _too_large(field, source, max_pixels)
+    with _reading(source, field, max_pixels):
+        with _open(source, max_pixels, field) as image:
             image.verify()
-        image = _open(source, field)
+        image = _open(source, max_pixels, field)
         image.load()
         return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise _fail(field, source, "is a damaged image") from error
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ import html
 import json
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,8 +115,10 @@ def _find(path: Path) -> str | None:
             head = file.read(12)
         if head[4:8] == b"ftyp":
             return video.read_tags(path.resolve()).get(KEY)
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
-            info = dict(image.info)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow thinks of the pixels, which are not read
+            with Image.open(path, formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
+                info = dict(image.info)
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: is no PNG, JPEG, WebP, GIF or MP4 file") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,38 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow's own bound, which raises while opening
     expected = f"image_path: {source}: has more than the 64000000 pixels allowed"
     assert message(lambda: media.open_image(source), code="image_too_large") == expected
+
+
+def header(width: int, height: int) -> bytes:
+    """Return the first bytes of a PNG of that size, and no pixel of it."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize("size", [(8000, 8001), (10_000, 9_000), (20_000, 20_000)])
+def test_the_size_of_too_large_a_picture_is_refused_from_its_header(size: tuple[int, int], tmp_path: Path) -> None:
+    """Below Pillow's own bounds, where it warns (an error in these tests), and where it raises."""
+    source = tmp_path / "a.png"
+    source.write_bytes(header(*size) + b"\0\0\0\x10IDAT")
+    expected = f"image_path: {source}: has more than the 64000000 pixels allowed"
+    for read in (media.image_size, media.open_image):
+        assert message(lambda read=read: read(str(source)), code="image_too_large") == expected  # type: ignore[misc]
+
+
+def test_the_size_of_a_truncated_picture_is_not_told(tmp_path: Path) -> None:
+    source = stored(Image.fromarray(FRAMES[0]), tmp_path / "a.png")
+    data = Path(source).read_bytes()
+    Path(source).write_bytes(data[: len(data) // 2])
+    assert message(lambda: media.image_size(source)) == f"image_path: {source}: is a damaged image"
+
+
+def test_what_pillow_warns_of_stays_unsaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = stored(Image.new("RGB", (20, 10)), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # it warns from here and raises at twice as many
+    assert media.image_size(source) == media.open_image(source).size == (20, 10)
+    with pytest.raises(InputError) as caught:
+        media.read_recipe(source)
+    assert caught.value.message == f"{source}: no recipe inside"
 
 
 # --- masks
