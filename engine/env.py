@@ -97,6 +97,14 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
     def text(*names: str) -> str | None:
         return next((found[1] for name in names if (found := lookup(name, environ))), None)
 
+    def folder(*names: str) -> Path | None:
+        found = next((found for name in names if (found := lookup(name, environ))), None)
+        try:
+            return Path(found[1]).expanduser() if found else None
+        except RuntimeError:
+            assert found is not None
+            raise UsageError(f"{found[0]}: {found[1]}: no such home folder") from None
+
     def flag(name: str) -> bool:
         found = lookup(name, environ)
         return boolean(*found) if found else False
@@ -108,15 +116,13 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
         except ValueError:
             raise UsageError(f"{name}: must be a number, got '{text(name)}'") from None
 
-    cache_home = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    perf_log_dir = text("SGLANG_PERF_LOG_DIR")
     return Environment(
-        cache_root=Path(text("SGLANG_DIFFUSION_CACHE_ROOT") or cache_home / "sgdiff"),
+        cache_root=folder("SGLANG_DIFFUSION_CACHE_ROOT") or _cache(folder("XDG_CACHE_HOME")),
         use_modelscope=flag("SGLANG_USE_MODELSCOPE"),
         overlay_registry=text("SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY"),
-        profiler_dir=Path(text("SGLANG_DIFFUSION_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR") or "logs"),
+        profiler_dir=folder("SGLANG_DIFFUSION_TORCH_PROFILER_DIR", "SGLANG_TORCH_PROFILER_DIR") or Path("logs"),
         stage_logging=flag("SGLANG_DIFFUSION_STAGE_LOGGING"),
-        perf_log_dir=Path(perf_log_dir) if perf_log_dir else None,
+        perf_log_dir=folder("SGLANG_PERF_LOG_DIR"),
         sync_stage_profiling=flag("SGLANG_DIFFUSION_SYNC_STAGE_PROFILING"),
         git_commit=text("SGLANG_GIT_COMMIT"),
         hub_offline=flag("HF_HUB_OFFLINE"),
@@ -124,3 +130,12 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
         test_step_delay_ms=number("SGDIFF_TEST_STEP_DELAY_MS"),
         test_fault=text("SGDIFF_TEST_FAULT"),
     )
+
+
+def _cache(home: Path | None) -> Path:
+    """Return the cache folder below `home`, else where this system keeps caches."""
+    if home is not None:
+        return home / "sgdiff"
+    import platformdirs
+
+    return platformdirs.user_cache_path("sgdiff", appauthor=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from engine import env
@@ -56,10 +57,40 @@ def test_false(text: str) -> None:
     assert env.boolean("X", text) is False
 
 
-def test_defaults() -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert env.read({"XDG_CACHE_HOME": "/cache"}) == env.Environment(cache_root=Path("/cache/sgdiff"))
     assert env.read({}).cache_root == Path.home() / ".cache/sgdiff"
     assert env.read({}).profiler_dir == Path("logs")
+
+
+def test_the_home_folder_is_expanded_in_every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    environ = {"SGDIFF_CACHE_ROOT": "~/c", "SGLANG_TORCH_PROFILER_DIR": "~/t", "SGDIFF_PERF_LOG_DIR": "~/p"}
+    read = env.read(environ)
+    assert (read.cache_root, read.profiler_dir, read.perf_log_dir) == (
+        Path("/home/me/c"), Path("/home/me/t"), Path("/home/me/p"),
+    )  # fmt: skip
+    assert env.read({"XDG_CACHE_HOME": "~/x"}).cache_root == Path("/home/me/x/sgdiff")
+
+
+def test_a_home_folder_that_nobody_has_is_said() -> None:
+    with pytest.raises(UsageError) as caught:
+        env.read({"SGDIFF_CACHE_ROOT": "~nobody-of-that-name/c"})
+    assert caught.value.message == "SGDIFF_CACHE_ROOT: ~nobody-of-that-name/c: no such home folder"
+
+
+def test_where_nothing_is_set_the_system_says_where_caches_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def place(*args: object, **given: object) -> Path:
+        asked.extend((args, given))
+        return Path("/Library/Caches/sgdiff")
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", place)
+    assert env.read({}).cache_root == Path("/Library/Caches/sgdiff")
+    assert asked == [("sgdiff",), {"appauthor": False}]
+    assert env.read({"XDG_CACHE_HOME": "/cache"}).cache_root == Path("/cache/sgdiff")
 
 
 def test_every_variable_arrives() -> None:
