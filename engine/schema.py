@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import numbers
 import operator
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from engine.errors import NotAvailable, UsageError, listed, suggest
 
 T = TypeVar("T")
+# The error of a value that JSON has no form for, as pydantic would give it.
+NO_JSON: Mapping[str, Any] = {"type": "_type", "loc": (), "msg": ""}
 SHOWN = 80  # characters of a wrong value that a message repeats
 Kind = Literal["bool", "int", "float", "str", "list", "map", "group"]
 
@@ -189,13 +193,31 @@ def check(cls: type, name: str, value: Any, where: str = "") -> Any:
     from pydantic import ValidationError
 
     try:
-        return _adapter(cls, name).validate_json(json.dumps(values))
+        text = json.dumps(values, default=_simple)
     except TypeError as error:
-        raise UsageError(f"{where}: {error}", param=name) from error
+        found = type(value).__name__ if " " in str(error) else error  # a sentence: of json, about a key of a mapping
+        raise UsageError(f"{where}: {_rule(field, NO_JSON)}, got {found}", param=name) from error
+    try:
+        return _adapter(cls, name).validate_json(text)
     except ValidationError as error:
         raise UsageError(
             f"{where}: {_rule(field, _telling(error.errors()))}, got {_shown(value)}", param=name
         ) from error
+
+
+def _simple(value: Any) -> Any:
+    """Return what Python programs give for a text or a number as such: paths, and the numbers of numpy.
+
+    Raises TypeError with the name of any other type.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, numbers.Real):
+            return float(value)
+    raise TypeError(type(value).__name__)
 
 
 def _group(cls: type, name: str, value: Any, where: str) -> Any:
@@ -259,7 +281,13 @@ def is_scalar_too(field: Field) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    def simple(inner: Any) -> Any:
+        try:
+            return _simple(inner)
+        except TypeError:
+            return str(inner)
+
+    text = json.dumps(value, default=simple, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
@@ -287,6 +315,8 @@ def _rule(field: Field, error: Mapping[str, Any]) -> str:
         return "must be a finite number"
     if kind == "json_invalid":
         return "must be valid Unicode"  # all else that JSON cannot say was refused when it was written
+    if field.kind == "map" and error is NO_JSON:
+        return "must hold nothing but texts, numbers, lists and mappings by texts"
     if field.kind == "map" and error["loc"]:
         return "must map names to texts"  # the only map whose values have a type of their own
     if kind.endswith(("_type", "_parsing")):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 
 from engine import schema
@@ -111,6 +114,13 @@ def test_find_names_the_closest(name: str, where: str, message: str) -> None:
         ("entries", {"name": "x", "scale": 1}, (Entry("x", 1.0),)),
         ("entries", [Entry("y"), {"name": None}], (Entry("y"), Entry())),
         ("count", None, None),
+        ("paths", Path("a.png"), ("a.png",)),
+        ("paths", [Path("a.png"), "b.png"], ("a.png", "b.png")),
+        ("text", PurePosixPath("a/b"), "a/b"),
+        ("names", {"vae": Path("a")}, {"vae": "a"}),
+        ("count", np.int64(3), 3),
+        ("seed", [np.uint8(3), 4], (3, 4)),
+        ("ratio", np.float32(0.5), 0.5),
     ],
 )
 def test_check_returns_the_typed_value(name: str, value: object, read: object) -> None:
@@ -148,7 +158,16 @@ def test_check_returns_the_typed_value(name: str, value: object, read: object) -
         ("kind", "A", 'must be one of a, b, c, got "A"'),
         ("kinds", ["a", "d"], 'must be one of a, b, c, got ["a", "d"]'),
         ("free", [1], "must be a mapping, got [1]"),
-        ("free", {"a": {1}}, "Object of type set is not JSON serializable"),
+        ("free", {"a": {1}}, "must hold nothing but texts, numbers, lists and mappings by texts, got set"),
+        ("free", {(1, 2): "a"}, "must hold nothing but texts, numbers, lists and mappings by texts, got dict"),
+        ("text", datetime.date(2026, 1, 2), "must be a text, got date"),
+        ("count", b"3", "must be an integer, got bytes"),
+        ("ratio", 1j, "must be a number, got complex"),
+        ("kind", datetime.date(2026, 1, 2), "must be one of a, b, c, got date"),
+        ("paths", ["a.png", datetime.date(2026, 1, 2)], "must be a text or a list of them, got date"),
+        ("seed", np.array([1, 2]), "must be an integer or a list of them, got ndarray"),
+        ("count", np.int64(11), "must be at most 10, got 11"),
+        ("count", np.float32(6), "must be an integer, got 6.0"),
         ("names", "x", 'must be a mapping, got "x"'),
         ("names", {"vae": 3}, 'must map names to texts, got {"vae": 3}'),
         ("inner", 3, "must be a mapping, got 3"),
