@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import string
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UsageError, listed, suggest
+from engine.errors import SgdiffError, UsageError, listed, suggest
 
 HIDDEN = 32  # width of every text encoder
 HEADS = 4  # so that two and four devices can share them
@@ -65,12 +67,7 @@ def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     symbols = sorted(ByteLevel.alphabet())
-    names = [
-        *symbols,
-        *(f"{symbol}</w>" for symbol in symbols),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
+    names = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={name: i for i, name in enumerate(names)}, merges=[], model_max_length=77)
 
 
@@ -281,3 +278,22 @@ FAMILIES: dict[str, Callable[[Seeds], Any]] = {
     "wan": wan,
     "sdxl": sdxl,
 }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the model that a command line asks for, print its folder and return the exit status."""
+    parser = argparse.ArgumentParser(prog="make_tiny_model", description=__doc__)
+    parser.add_argument("family", help=listed(FAMILIES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    try:
+        sys.stdout.write(f"{make(given.family, given.folder, given.seed)}\n")
+    except SgdiffError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
