@@ -1,4 +1,4 @@
-"""Reading a config file: JSON or YAML by suffix, strict, with line and column in every complaint."""
+"""Files that settings name: paths as typed, and config files, strict, with line and column in every complaint."""
 
 from __future__ import annotations
 
@@ -10,26 +10,55 @@ from typing import Any
 from engine.errors import UsageError, listed
 
 SUFFIXES = (".json", ".yaml", ".yml")
+DEPTH = 50  # of maps and lists inside each other; no setting needs a fifth of it
+
+
+def place(text: str, where: str) -> Path:
+    """Return the path that a setting names, with `~` replaced. Raises UsageError for what can be no path."""
+    if "\0" in text:
+        raise UsageError(f"{where}: must not contain a null character")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{where}: {text}: no such home folder") from error
 
 
 def read(path: str, where: str = "--config") -> Mapping[str, Any]:
     """Return the mapping in a file. Raises UsageError when it is missing, of another kind, or cannot be read."""
-    suffix = Path(path).suffix.lower()
+    found = place(path, where)
+    suffix = found.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"{where}: {path}: the name must end in one of {listed(SUFFIXES)}")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = found.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"{where}: {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"{where}: {path}: cannot be read: {reason}") from error
-    value = _json(path, text) if suffix == ".json" else _yaml(path, text)
+    try:
+        value = _json(path, text) if suffix == ".json" else _yaml(path, text)
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # a number of too many digits, a date that is none
+        raise UsageError(f"{path}: {error}") from error
+    require_shallow(value, path)
     if value is None and suffix != ".json":
         return {}
     if not isinstance(value, Mapping):
         raise UsageError(f"{path}: the top level must be a mapping, got a {_noun(value)}")
     return value
+
+
+def require_shallow(value: Any, where: str) -> None:
+    """Raise UsageError for maps and lists too deep inside each other, or, by a YAML anchor, inside themselves."""
+    inner: list[Any] = [value]
+    for _ in range(DEPTH):
+        level = {id(entry): entry for entry in inner if isinstance(entry, Mapping | list)}.values()
+        if not level:
+            return
+        inner = [entry for outer in level for entry in (outer.values() if isinstance(outer, Mapping) else outer)]
+    raise UsageError(f"{where}: nested too deeply")
 
 
 def _noun(value: Any) -> str:
@@ -40,9 +69,11 @@ def _noun(value: Any) -> str:
 
 def _json(path: str, text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen = set[str]()
         for key, _ in pairs:
-            if sum(name == key for name, _ in pairs) > 1:
+            if key in seen:
                 raise UsageError(f"{path}: {key}: given twice")
+            seen.add(key)
         return dict(pairs)
 
     try:
@@ -53,6 +84,7 @@ def _json(path: str, text: str) -> Any:
 
 def _yaml(path: str, text: str) -> Any:
     import yaml  # only when a YAML file is read
+    from yaml.reader import ReaderError
 
     class Loader(yaml.SafeLoader):
         """The safe loader, and a key may stand once."""
@@ -70,7 +102,11 @@ def _yaml(path: str, text: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
-        raise UsageError(f"{path}: {place}{error.problem or error.context}") from error
+        spot = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
+        raise UsageError(f"{path}: {spot}{error.problem or error.context}") from error
+    except ReaderError as error:
+        before = text[: error.position].split("\n")
+        spot = f"line {len(before)} column {len(before[-1]) + 1}"
+        raise UsageError(f"{path}: {spot}: a control character ({ord(text[error.position]):#04x})") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -96,12 +97,13 @@ class Layer:
 
 def dimensions(text: str, where: str) -> tuple[int, int]:
     """Return width and height of `WxH`."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
+    found = re.fullmatch(r"([0-9]{1,18})x([0-9]{1,18})", text.lower())
+    width, height = (int(number) for number in found.groups()) if found else (0, 0)
+    if not (width and height):
         raise UsageError(
             f"{where}: must be WIDTHxHEIGHT with positive integers, got '{text}'", code="invalid_size", param="size"
         )
-    return int(width), int(height)
+    return width, height
 
 
 def merge(layers: Iterable[Layer]) -> dict[Path, Entry]:

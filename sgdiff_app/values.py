@@ -23,7 +23,7 @@ def from_texts(field: Field | None, texts: Sequence[str], where: str) -> Any:
     takes JSON where the text is JSON.
     """
     if field is None:
-        return _free(texts[-1])
+        return _free(texts[-1], where)
     if field.kind == "list":
         words = [part for text in texts for part in _split(field, text)]
         items = [_scalar(field.item, word, where) for word in words]
@@ -69,6 +69,9 @@ def mapping(field: Field, text: str, where: str) -> Mapping[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError as error:
             raise UsageError(f"{where}: not JSON: {error.msg} (line {error.lineno} column {error.colno})") from error
+        except RecursionError:
+            raise UsageError(f"{where}: nested too deeply") from None
+        files.require_shallow(value, where)
         if not isinstance(value, Mapping):
             raise UsageError(f"{where}: must be a mapping, got {text}")
         return value
@@ -76,7 +79,7 @@ def mapping(field: Field, text: str, where: str) -> Mapping[str, Any]:
         return files.read(text, where)
     pairs = [pair.partition("=") for pair in text.split(",")]
     if field.name in PAIRS and all(sep and key for key, sep, _ in pairs):
-        return {key.strip(): _free(value.strip()) for key, _, value in pairs}
+        return {key.strip(): _free(value.strip(), where) for key, _, value in pairs}
     forms = "JSON, the path of a .json or .yaml file" + (", or k=v,k=v" if field.name in PAIRS else "")
     raise UsageError(f"{where}: must be {forms}, got '{text}'")
 
@@ -96,8 +99,12 @@ def _scalar(kind: Kind, text: str, where: str) -> Any:
         return text
 
 
-def _free(text: str) -> Any:
+def _free(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(text)
+    except ValueError:
         return text
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deeply") from None
+    files.require_shallow(value, where)
+    return value

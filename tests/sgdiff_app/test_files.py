@@ -28,6 +28,17 @@ def test_an_empty_yaml_file_sets_nothing() -> None:
         ("a.toml", "x = 1", "--config: a.toml: the name must end in one of .json, .yaml, .yml"),
         ("a.json", '{\n  "a": 1,\n}', "a.json: line 3 column 1: Expecting property name enclosed in double quotes"),
         ("a.json", '{"a": 1, "a": 2}', "a.json: a: given twice"),
+        ("a.json", "[" * 100_000, "a.json: nested too deeply"),
+        ("a.json", '{{"a": {}1{}}}'.format("[" * 60, "]" * 60), "a.json: nested too deeply"),
+        ("a.json", '{"a": 1' + 5000 * "0" + "}",
+         ("a.json: Exceeds the limit (4300 digits) for integer string conversion: value has 5001 digits; "
+          "use sys.set_int_max_str_digits() to increase the limit")),
+        ("a.yaml", "[" * 5000, "a.yaml: nested too deeply"),
+        ("a.yaml", "diffusers_kwargs: &x {a: *x}", "a.yaml: nested too deeply"),
+        ("a.yaml", "a: &x [*x]", "a.yaml: nested too deeply"),
+        ("a.yaml", "a: 1\nb: x\x07y", "a.yaml: line 2 column 5: a control character (0x07)"),
+        ("a.json", '{"a": "x\x07y"}', "a.json: line 1 column 9: Invalid control character at"),
+        ("a.yaml", "a: 2026-13-45", "a.yaml: month must be in 1..12"),
         ("a.json", "[1]", "a.json: the top level must be a mapping, got a list"),
         ("a.yaml", "a: 1\nb: [1\nc: 2", "a.yaml: line 3 column 2: expected ',' or ']', but got ':'"),
         ("a.yaml", "a: 1\nb: 2\na: 3", "a.yaml: line 3 column 1: a: given twice"),
@@ -43,6 +54,27 @@ def test_what_is_wrong_with_a_file(name: str, text: str | bytes | None, message:
     with pytest.raises(UsageError) as caught:
         files.read(name)
     assert str(caught.value) == message
+
+
+def test_values_that_are_named_often_are_not_deep() -> None:
+    Path("a.yaml").write_text(
+        "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))])
+    )
+    assert len(files.read("a.yaml")) == 40
+
+
+def test_home_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.yaml").write_text("steps: 4")
+    assert files.read("~/a.yaml") == {"steps": 4}
+    for text, message in (
+        ("~nobody-of-that-name/x", "--x: ~nobody-of-that-name/x: no such home folder"),
+        ("a\0b", "--x: must not contain a null character"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            files.place(text, "--x")
+        assert str(caught.value) == message
 
 
 def test_a_folder_is_no_config_file() -> None:

@@ -33,7 +33,9 @@ def test_a_stronger_size_wins_over_a_weaker_width() -> None:
     assert (merged["width",].value, merged["height",].value, merged["size",].value) == (64, 48, "64X48")
 
 
-@pytest.mark.parametrize("text", ["64", "64x", "x64", "0x64", "-1x64", "6.4x64", "64x64x2", "axb"])
+@pytest.mark.parametrize(
+    "text", ["64", "64x", "x64", "0x64", "-1x64", "6.4x64", "64x64x2", "axb", "٦٤x64", "²x64", "9" * 5000 + "x1"]
+)
 def test_a_size_is_two_positive_integers(text: str) -> None:
     with pytest.raises(UsageError, match="must be WIDTHxHEIGHT with positive integers"):
         dimensions(text, "size")

@@ -32,6 +32,14 @@ def test_a_missing_file_of_a_map_names_the_flag() -> None:
     assert str(caught.value) == "--cache-dit-config: none.yaml: no such file"
 
 
+@pytest.mark.parametrize("text", ['{"a": ' + "[" * 100_000, '{{"a": {}{}}}'.format("[" * 60, "]" * 60)])
+def test_json_text_that_is_nested_too_deeply(text: str) -> None:
+    for field in (table()["diffusers_kwargs"].field, None):
+        with pytest.raises(UsageError) as caught:
+            values.from_texts(field, [text], "--diffusers-kwargs")
+        assert str(caught.value) == "--diffusers-kwargs: nested too deeply"
+
+
 @pytest.mark.parametrize(("value", "expected"), [(True, True), ("False", False)])
 def test_a_switch_of_a_file(value: object, expected: bool) -> None:
     assert values.switch(value, "f") is expected
