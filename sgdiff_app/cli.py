@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,17 +26,35 @@ FLAGS = ("generate", "serve", "desktop", "bench")  # commands whose flags are th
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; every error becomes one line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
         status = _run(words)
         sys.stdout.flush()
-        return status
+        return 1 if isinstance(sys.stdout, _Lost) and sys.stdout.tell() else status
     except KeyboardInterrupt:
-        return 130
+        from sgdiff_app import failures
+
+        return failures.cancelled(words)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
         return 1
     except Exception as error:  # noqa: BLE001 - the last place that can still say it in one line
-        return _failed(error, words)
+        from sgdiff_app import failures
+
+        return failures.tell(error, words)
+
+
+class _Lost(io.StringIO):
+    """Stands for an output that the caller has closed, and knows whether something was written."""
+
+
+def _open_streams() -> None:
+    """Let a closed stdout or stderr swallow what is written, and no other file take its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass  # stdin is closed too, and comes first
+            setattr(sys, name, _Lost())
 
 
 def _run(words: list[str]) -> int:
@@ -51,7 +69,7 @@ def _run(words: list[str]) -> int:
         from engine.errors import UsageError, suggest
 
         raise UsageError(f"unknown command '{command}'{suggest(command, COMMANDS)}")
-    if "--help" in rest or "-h" in rest:
+    if "--help" in rest or _asks_for_help(rest):
         print(_help(command))
         return 0
     if command in FLAGS or command in BUILT:
@@ -60,6 +78,15 @@ def _run(words: list[str]) -> int:
         return commands.run(command, rest)
     _refuse(command)
     return 2
+
+
+def _asks_for_help(rest: Sequence[str]) -> bool:
+    """Say whether there is a `-h` that stands for itself, and not where the value of a flag is missing."""
+    if "-h" not in rest:
+        return False
+    from sgdiff_app import flags
+
+    return any(word == "-h" and not flags.needs_value(before) for before, word in zip(["", *rest], rest, strict=False))
 
 
 def _refuse(command: str) -> None:
@@ -82,25 +109,3 @@ def _overview() -> str:
         lines.append(f"  {name:<14}{text}" + ("" if name in BUILT else " (not available yet)"))
     lines += ["", "  sgdiff-app COMMAND --help lists the flags of a command.", "  --version prints the version."]
     return "\n".join(lines)
-
-
-def _failed(error: Exception, words: Sequence[str]) -> int:
-    """Report an error: one line, with the traceback at -v, and an object on stdout with --json. Returns the status."""
-    from engine.errors import SgdiffError
-
-    known = isinstance(error, SgdiffError)
-    message = str(error) if known else f"{type(error).__name__}: {error}"
-    code = error.code if isinstance(error, SgdiffError) else SgdiffError.code
-    if "-v" in words or "--verbose" in words:
-        import traceback
-
-        traceback.print_exception(error)
-    complain(message)
-    if "--json" in words:
-        print(json.dumps({"status": "failed", "error": {"code": code, "message": message}}, ensure_ascii=False))
-    return error.exit_status if isinstance(error, SgdiffError) else 1
-
-
-def complain(message: str) -> None:
-    """Write an error as one line on stderr."""
-    print("error: " + " ".join(message.splitlines()), file=sys.stderr, flush=True)

@@ -38,15 +38,23 @@ def run(command: str, argv: Sequence[str]) -> int:
     if options.print_config:
         return _print_config(settings, environment, options.json)
     settings.require_available()
+    try:
+        return _work(settings, environment, options)
+    except SgdiffError as error:
+        settings.explain(error)
+        raise
+
+
+def _work(settings: Settings, environment: Environment, options: CommandOptions) -> int:
     if options.dry_run:
         from sgdiff_app import plan
 
         return plan.run(settings, environment, options.json)
-    if command == "generate":
+    if settings.command == "generate":
         from sgdiff_app import generate
 
         return generate.run(settings, environment)
-    raise NotAvailable(f"{command}: not available yet")
+    raise NotAvailable(f"{settings.command}: not available yet")
 
 
 def _print_config(settings: Settings, environment: Environment, as_json: bool) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from engine import env, schema
-from engine.errors import UsageError
+from engine.errors import ModelError, SgdiffError, UsageError
 from engine.types import Request
 from sgdiff_app import files, flags, variables
 from sgdiff_app.layers import Entry, Layer, merge, nested
 from sgdiff_app.options import ServerOptions
-from sgdiff_app.settings import NOT_FLAGS, Path, find, table, used_by
+from sgdiff_app.settings import NOT_FLAGS, Path, find, lookup, table, used_by
 from sgdiff_app.values import from_file, switch
 
 T = TypeVar("T")
@@ -60,6 +60,24 @@ class Settings:
                 value = {path[-1]: value}
             schema.require_available(owner, name, value, entry.where)
 
+    def explain(self, error: SgdiffError) -> None:
+        """Let an error that starts with a setting's name say where its value came from, unless it was typed."""
+        name, colon, rest = error.message.partition(": ")
+        target = lookup(name.removeprefix("--"))
+        entry = self.entries.get(target.path) if colon and target is not None else None
+        if entry is not None and entry.origin in ("env", "file"):
+            error.message = f"{entry.where}: {rest}"
+        model = self.entries.get(("model_path",))
+        if (
+            isinstance(error, ModelError)
+            and model is not None
+            and model.origin == "recipe"
+            and name == model.value
+            and "/" not in name
+        ):
+            error.message += "; say with --model-path where the model is that made the file"
+        error.args = (error.message,)
+
 
 def load(argv: Sequence[str], command: str) -> Settings:
     """Read flags, config file, recipe and environment. Raises UsageError; loads no model."""
@@ -68,7 +86,7 @@ def load(argv: Sequence[str], command: str) -> Settings:
     layers = [environment]
     config = merge((environment, typed)).get(("config",))
     if config is not None:
-        layers.append(_config_file(config.value, config.where, command, notices))
+        layers.append(read_file(config.value, config.where, command, notices))
     source = merge((*layers, typed)).get(("from_file",))
     made_by = None
     if source is not None and command == "generate":
@@ -86,10 +104,18 @@ def load(argv: Sequence[str], command: str) -> Settings:
     return Settings(command, entries, tuple(notices), made_by)
 
 
-def _config_file(path: str, where: str, command: str, notices: list[Notice]) -> Layer:
+def read_file(
+    path: str, where: str, command: str, notices: list[Notice] | None = None, only: Collection[str] | None = None
+) -> Layer:
+    """Return the settings in a config file, or some of them. Raises UsageError; `notices` takes what is worth saying.
+
+    With `only`, other keys are neither read nor checked.
+    """
     layer, ignored = Layer("file"), []
     for name, value in files.read(path, where).items():
         key = str(name)
+        if only is not None and ((known := lookup(key)) is None or known.setting.name not in only):
+            continue
         place = f"{path}: {key}"
         if key == "config" and value is not None:
             raise UsageError(f"{place}: a config file cannot name another one", code="unknown_parameter")
@@ -105,7 +131,7 @@ def _config_file(path: str, where: str, command: str, notices: list[Notice]) -> 
             if found in layer.entries:
                 raise UsageError(f"{entry.where}: the same setting as {layer.entries[found].where}", param=key)
         layer.entries.update(single.entries)
-    if ignored:
+    if ignored and notices is not None:
         notices.append((logging.INFO, f"{path}: settings of 'generate', ignored here: {', '.join(ignored)}"))
     return layer
 

@@ -53,6 +53,32 @@ def parse(argv: Sequence[str], command: str) -> Layer:
     return layer
 
 
+def pick(argv: Sequence[str], names: Sequence[str]) -> Layer:
+    """Return some settings of a command line that may be wrong: what cannot be read is passed over.
+
+    Values never start with a dash, so a flag is found whatever stands before it.
+    """
+    layer, words = Layer("cli"), deque(argv)
+    while words:
+        flag, equals, inline = words.popleft().partition("=")
+        try:
+            target, negated = _target(flag)
+            if target.setting.name in names:
+                texts = ("false",) if negated else (inline,) if equals else _take(target, flag, words)
+                put(layer, target, texts, flag)
+        except UsageError:
+            continue
+    return layer
+
+
+def needs_value(word: str) -> bool:
+    """Say whether a word is a flag whose value has to follow."""
+    try:
+        return "=" not in word and not _is_switch(_target(word)[0])
+    except UsageError:
+        return False
+
+
 def put(layer: Layer, target: Target, texts: Sequence[str], where: str) -> None:
     """Add what the words of a flag, or the text of a variable, stand for."""
     if target.shorthand is not None:

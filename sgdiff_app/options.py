@@ -50,7 +50,7 @@ class LogOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
-    """How the command itself behaves: typed only, never in a config file or in the environment."""
+    """How the command itself behaves: settings like all others, but `config` cannot stand in a config file."""
 
     config: Annotated[str | None, Opt("Config file, .json or .yaml", PROGRAM, metavar="FILE")] = None
     print_config: Annotated[bool, Opt("Print every setting with its origin, load nothing", PROGRAM)] = False

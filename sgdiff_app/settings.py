@@ -119,7 +119,7 @@ def find(name: str, where: str, noun: str) -> Target:
 
     `where` starts the message of the UsageError for an unknown name; `noun` says what it is (flag, key).
     """
-    found = _find(name)
+    found = lookup(name)
     if found is not None:
         return found
     key = name.replace("-", "_")
@@ -141,7 +141,8 @@ def closest(key: str, noun: str) -> str:
     return f"; did you mean '{name}'?"
 
 
-def _find(name: str) -> Target | None:
+def lookup(name: str) -> Target | None:
+    """Return what a name stands for; None when it stands for nothing."""
     key = name.replace("-", "_")
     setting = _by_any_name().get(key)
     if setting is not None:

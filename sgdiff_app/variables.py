@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from engine import env, schema
 from engine.config import CacheDitParams
@@ -33,6 +34,17 @@ def read() -> tuple[Layer, list[tuple[int, str]]]:
     known.update(spelling for name in env.ENVIRONMENT_ONLY for spelling in env.spellings(name))
     unknown = sorted(set(env.project_names()) - known)
     return layer, [(logging.WARNING, f"unknown variable {name}{suggest(name, sorted(known))}") for name in unknown]
+
+
+def pick(wanted: Sequence[str]) -> Layer:
+    """Return some settings of an environment that may be wrong: what cannot be read is passed over."""
+    layer = Layer("env")
+    for target, names in _names():
+        found = next((found for name in names if (found := env.lookup(name))), None)
+        if found is not None and target.setting.name in wanted:
+            with suppress(UsageError):
+                _put(layer, target, *found)
+    return layer
 
 
 def _put(layer: Layer, target: Target, name: str, text: str) -> None:

@@ -97,6 +97,48 @@ def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     assert process.returncode == 1
 
 
+def test_the_letter_for_help_is_no_value(refused: Callable[..., str], cli: Callable[..., Any]) -> None:
+    hint = "needs a value; a value that starts with '-' is written --prompt=-h"
+    assert refused("generate", "--prompt", "-h") == f"--prompt: {hint}"
+    for words in (["--prompt", "x", "-h"], ["--dry-run", "-h"], ["-v", "-h"], ["--nonsense", "-h"], ["--seed=1", "-h"]):
+        assert cli("generate", *words).out.startswith("sgdiff-app generate: ")
+
+
+def closed(redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line whose streams a shell has closed."""
+    line = ["bash", "-c", f'exec "$0" -m sgdiff_app "$@" {redirection}', sys.executable, *words]
+    return subprocess.run(
+        line, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+
+
+def test_closed_streams(flux_folder: Path) -> None:
+    words = ["generate", "--model-path", str(flux_folder), "--prompt", "x", "--size", "32x32", "--steps", "1"]
+    done = closed(">&-", *words, "--output-file-path", "a.png")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert Path("a.png").is_file()
+    done = closed("2>&-", *words, "--output-file-path", "b.png")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b.png\n", "")
+    done = closed("<&- >&- 2>&-", *words, "--output-file-path", "c.png")
+    assert (done.returncode, Path("c.png").is_file()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "words", "status", "out", "err"),
+    [
+        (">&-", ["generate"], 2, "", ("error: --prompt: required; give it here, in a config file, with --prompt-path "
+         "or with --from-file\n")),
+        (">&-", ["generate", "--help"], 1, "", ""),
+        ("2>&-", ["generate"], 2, "", ""),
+        ("2>&-", ["--version"], 0, f"sgdiff-app {sgdiff_app.__version__}\n", ""),
+    ],
+)  # fmt: skip
+def test_closed_streams_of_short_commands(redirection: str, words: list[str], status: int, out: str, err: str) -> None:
+    done = closed(redirection, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
 def test_names_of_the_sdk_come_lazily() -> None:
     for name in sgdiff_app.__all__:
         assert getattr(sgdiff_app, name).__name__ == name

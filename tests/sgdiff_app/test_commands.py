@@ -106,3 +106,34 @@ def test_a_variable_of_what_is_not_built(
 def test_wrong_variables(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     monkeypatch.setenv(name, "abc")
     assert refused("generate", "--prompt", "x") == message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SGDIFF_SEED", "3,4", "SGDIFF_SEED: a list needs one entry per output, got 2 for 1"),
+        ("SGDIFF_VAE_PATH", "./nope", "SGDIFF_VAE_PATH: ./nope: no such file or folder"),
+        ("SGDIFF_DEVICE", "cuda", "SGDIFF_DEVICE: cuda is not available here; available: cpu"),
+    ],
+)
+def test_the_engine_refuses_a_value_and_the_message_names_where_it_stands(
+    cli: Callable[..., Any],
+    flux_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    message: str,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    words = ("generate", "--prompt", "x", "--model-path", flux_folder, "--dry-run")
+    status = 1 if "PATH" in variable else 2
+    with monkeypatch.context() as patch:
+        patch.setenv(variable, value)
+        assert cli(*words) == (status, "", f"error: {message}\n")
+    key = variable.removeprefix("SGDIFF_").lower()
+    Path("c.yaml").write_text(f"{key}: [{value}]" if key == "seed" else f"{key}: {value}")
+    expected = f"c.yaml: {key}: {message.partition(': ')[2]}"
+    assert cli(*words, "--config", "c.yaml") == (status, "", f"error: {expected}\n")

@@ -174,3 +174,24 @@ def test_serve_names_the_command_that_a_flag_belongs_to() -> None:
 
 def test_generate_takes_the_flags_of_the_server() -> None:
     assert parsed("--port", "1", "--headless", command="generate") == {"port": 1, "headless": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--json"], {"json": True}),
+        (["--steps", "x", "--nonsense", "--json=true", "-v"], {"json": True, "log_level": "debug"}),
+        (["--json", "--no-json", "--log-level", "nonsense", "-q"], {"json": False, "log_level": "warning"}),
+        (["generate", "--prompt=--json", "--steps", "4"], {}),
+    ],
+)
+def test_some_settings_of_a_line_that_may_be_wrong(words: list[str], found: dict[str, object]) -> None:
+    layer = flags.pick(words, ("json", "log_level"))
+    assert {path[0]: entry.value for path, entry in layer.entries.items()} == found
+
+
+@pytest.mark.parametrize(
+    ("word", "needed"), [("--prompt", True), ("--prompt=x", False), ("--json", False), ("x", False), ("-v", False)]
+)
+def test_flags_whose_value_has_to_follow(word: str, needed: bool) -> None:
+    assert flags.needs_value(word) is needed

@@ -86,3 +86,10 @@ def test_an_unknown_name_of_ours_is_warned_of(monkeypatch: pytest.MonkeyPatch) -
     for name in ("SGDIFF_SEEED", "SGLANG_ANYTHING", "SGDIFF_S3_BUCKET_NAME"):
         monkeypatch.setenv(name, "1")
     assert variables.read()[1] == [(logging.WARNING, "unknown variable SGDIFF_SEEED; did you mean 'SGDIFF_SEED'?")]
+
+
+def test_some_settings_of_an_environment_that_may_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("STEPS", "x"), ("JSON", "1"), ("LOG_LEVEL", "nonsense"), ("PROMPT", "x")):
+        monkeypatch.setenv(f"SGDIFF_{name}", text)
+    layer = variables.pick(("json", "log_level"))
+    assert {path[0]: entry.value for path, entry in layer.entries.items()} == {"json": True}
