@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from engine import log
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.errors import Cancelled, GenerationError, SgdiffError, UsageError
+from engine.faults import Faults
 from engine.types import Request
-from sgdiff_app import naming, perf
+from sgdiff_app import failures, files, naming, perf
 from sgdiff_app.config import Settings
 from sgdiff_app.interrupts import Interrupts
 from sgdiff_app.naming import Naming
@@ -24,10 +23,15 @@ from sgdiff_app.options import CommandOptions, OutputOptions, PromptOptions
 from sgdiff_app.progress import Bar, ClearFirst
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.catalog import ModelSpec
     from engine.engine import Engine
+    from engine.hub import Source
     from engine.types import Output
 
 logger = log.get(__name__)
+SHOWN = 80  # characters of a prompt that a log line repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ def prepare(settings: Settings) -> Job:
     if names.format is not None:
         request = request.replace(output_format=names.format)
     prompts = _prompts(settings.noun(PromptOptions))
+    outputs = len(prompts) * request.num_outputs_per_prompt
+    names.check_length(request.output_format or "png", outputs)
+    if output.return_frames and not output.save_output:
+        logger.warning("return_frames has no effect: save_output is false, so no file is written")
     return Job(tuple(request.replace(prompt=prompt) for prompt in prompts), output, names)
 
 
@@ -76,7 +84,7 @@ def _prompts(options: PromptOptions) -> Sequence[str]:
             raise UsageError(message, code="missing_parameter", param="prompt")
         return options.prompt
     try:
-        text = Path(options.prompt_path).read_text(encoding="utf-8-sig")
+        text = files.place(options.prompt_path, "--prompt-path").read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"--prompt-path: {options.prompt_path}: cannot be read: {reason}") from error
@@ -86,10 +94,25 @@ def _prompts(options: PromptOptions) -> Sequence[str]:
     return prompts
 
 
+def check(
+    job: Job, config: EngineConfig, environment: Environment, offline: bool = False
+) -> tuple[Source, ModelSpec, list[Request]]:
+    """Do everything that can be done without weights: find the model, resolve the requests, open their inputs.
+
+    `offline` allows no download. Raises SgdiffError.
+    """
+    naming.require_writable(job.output, job.naming)
+    Faults(environment)
+    from engine import engine as engines  # torch may come in with the engine, after every check above
+
+    source, spec = engines.spec_of(replace(config, offline=True) if offline else config, environment)
+    job.naming.check(spec)
+    return source, spec, [engines.resolve(request, spec, config) for request in job.requests]
+
+
 def run(settings: Settings, environment: Environment) -> int:
     """Draw and write everything that is asked for; return the exit status. Raises SgdiffError before the first step."""
     job, config = prepare(settings), settings.noun(EngineConfig)
-    naming.require_writable(job.output, job.naming)
     with Interrupts() as interrupts:
         bar = Bar(color=not environment.no_color)
         run = Run(job, settings, environment, config, bar, interrupts)
@@ -99,9 +122,11 @@ def run(settings: Settings, environment: Environment) -> int:
             handler.addFilter(clear)
         try:
             return _run(run)
-        except (Cancelled, KeyboardInterrupt):
+        except (Cancelled, KeyboardInterrupt) as stop:
             bar.clear()
             logger.warning("cancelled")
+            if run.as_json and not isinstance(stop, Cancelled):  # a prompt that was cancelled has told of itself
+                failures.print_object(Cancelled("cancelled"))
             return interrupts.status or Cancelled.exit_status
         finally:
             bar.clear()
@@ -110,20 +135,18 @@ def run(settings: Settings, environment: Environment) -> int:
 
 
 def _run(run: Run) -> int:
-    from engine import engine as engines  # torch comes in with the engine, after every check above
+    source, _, requests = check(run.job, run.config, run.environment)
+    from engine.engine import Engine
 
-    source, spec = engines.spec_of(run.config, run.environment)
-    run.job.naming.check(spec)
-    requests = [engines.resolve(request, spec, run.config) for request in run.job.requests]
-    started = time.monotonic()
-    failures = 0
-    with engines.Engine(run.config, run.environment, source) as engine:
+    failed = 0
+    with Engine(run.config, run.environment, source) as engine:
         for number, request in enumerate(requests):
-            failures += not _prompt(run, engine, request, number, requests)
-    if run.drawn and run.job.output.perf_dump_path is not None:
-        _dump(run, engine)
-    logger.info("%d of %d outputs in %.1f s", len(run.drawn), _count(requests), time.monotonic() - started)
-    return 1 if failures else 0
+            failed += not _prompt(run, engine, request, number, requests)
+    if run.drawn and run.job.naming.timings is not None:
+        _dump(run, run.job.naming.timings, engine)
+    seconds = sum(output.timings.total_ms for output in run.drawn) / 1000
+    logger.info("%d of %d outputs in %.1f s", len(run.drawn), _count(requests), seconds)
+    return 1 if failed else 0
 
 
 def _count(requests: Iterable[Request]) -> int:
@@ -136,7 +159,7 @@ def _prompt(run: Run, engine: Engine, request: Request, number: int, requests: S
     from engine.types import Output
 
     several = f"[{number + 1}/{len(requests)}] " if len(requests) > 1 else ""
-    logger.info('%sdrawing "%s"', several, request.prompt)
+    logger.info('%sdrawing "%s"', several, shown(request.prompt or ""))
     run.bar.label = several
     control = run.interrupts.control = Control(run.bar)
     if run.interrupts.status is not None:
@@ -164,10 +187,14 @@ def _prompt(run: Run, engine: Engine, request: Request, number: int, requests: S
     if isinstance(error, Cancelled):
         raise error
     if error is not None:
-        from sgdiff_app.cli import complain
-
-        complain(f"{several}{error.message}")
+        failures.complain(f"{several}{error.message}")
     return error is None
+
+
+def shown(prompt: str) -> str:
+    """Return a prompt as one line of a log."""
+    line = " ".join(prompt.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 3]}..."
 
 
 def _deliver(run: Run, output: Output, index: int, count: int) -> dict[str, Any]:
@@ -225,8 +252,7 @@ def _report(
     return report
 
 
-def _dump(run: Run, engine: Engine) -> None:
-    assert run.job.output.perf_dump_path is not None
+def _dump(run: Run, path: Path, engine: Engine) -> None:
     content = perf.content(run.drawn, run.request_id, run.environment, run.config.model_path, engine.device)
-    perf.write(Path(run.job.output.perf_dump_path), content)
-    logger.info("timings: %s", run.job.output.perf_dump_path)
+    perf.write(path, content)
+    logger.info("timings: %s", path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from engine import catalog, hub
+from engine import hub
+from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.hub import Plan
@@ -17,7 +18,7 @@ def run(settings: Settings, environment: Environment, as_json: bool) -> int:
     config = settings.noun(EngineConfig)
     found = hub.plan(config, environment)
     if settings.command == "generate":
-        _check(settings, found)
+        _check(settings, environment, config, found)
     if as_json:
         print(json.dumps(_plain(found), ensure_ascii=False))
     else:
@@ -25,14 +26,35 @@ def run(settings: Settings, environment: Environment, as_json: bool) -> int:
     return 0
 
 
-def _check(settings: Settings, found: Plan) -> None:
-    from sgdiff_app import generate
+def _check(settings: Settings, environment: Environment, config: EngineConfig, found: Plan) -> None:
+    """Refuse what `generate` refuses; of a model that has to be downloaded the catalog alone is known."""
+    from engine import engine, pipeline
+    from engine.attention.select import select
+    from sgdiff_app import generate, naming
 
     job = generate.prepare(settings)
-    if found.spec is not None:
-        job.naming.check(found.spec)
-        for request in job.requests:
-            catalog.resolve(request, found.spec, settings.noun(EngineConfig).max_pixels)
+    spec: ModelSpec | None
+    if found.cached:
+        _, spec, _ = generate.check(job, config, environment, offline=True)
+    else:
+        naming.require_writable(job.output, job.naming)
+        spec = _described(found, config)
+        if spec is not None:
+            job.naming.check(spec)
+            for request in job.requests:
+                engine.resolve(request, spec, config)
+    device = pipeline.pick_device(config.device)
+    if spec is not None and spec.family != "passthrough":
+        select(config.attention_backend, device)
+
+
+def _described(found: Plan, config: EngineConfig) -> ModelSpec | None:
+    """Return what the catalog knows of a model, as the backend that is asked for would run it."""
+    if found.spec is None or config.backend != "diffusers":
+        return found.spec
+    from engine.models import passthrough
+
+    return passthrough.spec(found.spec.id, config.pipeline_class_name or found.spec.pipeline, found.spec)
 
 
 def _plain(found: Plan) -> dict[str, object]:

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from engine.types import Progress
+from sgdiff_app import generate
 from sgdiff_app.progress import Bar
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,60 @@ def test_prompts_from_a_file(draw: Cli) -> None:
     assert files() == ["prompts.txt"]
 
 
+def test_an_empty_prompt_draws_too(draw: Cli) -> None:
+    answer = draw("--prompt", "", "--steps", "1")
+    assert answer.status == 0
+    assert re.fullmatch(r"outputs/output_\d{8}-\d{6}_[0-9a-f]{8}\.png\n", answer.out)
+    assert 'drawing ""\n' in answer.err
+    both = draw("--prompt", "", "x", "--steps", "1", "--output-file-name", "e.png")
+    assert both.out == "outputs/e_0.png\noutputs/e_1.png\n"
+
+
+def test_a_long_prompt_is_cut_in_log_lines(draw: Cli) -> None:
+    answer = draw("--prompt", "a fox\nat\tnight " + "x" * 100, "--steps", "1")
+    (line,) = (line for line in answer.err.splitlines() if line.startswith("drawing"))
+    assert line == 'drawing "a fox at night ' + "x" * 62 + '..."'
+    assert generate.shown("x" * 80) == "x" * 80
+
+
+def test_frames_without_files_are_warned_of(draw: Cli) -> None:
+    answer = draw("--prompt", "x", "--steps", "1", "--no-save-output", "--return-frames")
+    assert answer.status == 0
+    warning = "warning: return_frames has no effect: save_output is false, so no file is written"
+    assert answer.err.splitlines()[0] == warning
+    assert files() == []
+
+
+def test_home_is_the_same_place_everywhere(draw: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("home").mkdir()
+    Path("home/prompts.txt").write_text("a fox")
+    Path("home/c.yaml").write_text("steps: 2\nreturn_frames: true\nperf_dump_path: ~/perf.json")
+    Image.new("RGB", (32, 32)).save("home/in.png")
+    Image.new("L", (32, 32), 255).save("home/mask.png")
+    words = ["--prompt-path", "~/prompts.txt", "--config", "~/c.yaml"]
+    words += ["--image-path", "~/in.png", "--mask-path", "~/mask.png"]
+    answer = draw(*words, "--output-path", "~/out", "--output-file-name", "x.png")
+    assert (answer.status, answer.out) == (0, f"{tmp_path}/home/out/x.png\n"), answer.err
+    assert draw(*words, "--output-file-path", "~/y.png").out == f"{tmp_path}/home/y.png\n"
+    given = ["c.yaml", "in.png", "mask.png", "prompts.txt"]
+    made = ["out/x.npy", "out/x.png", "perf.json", "y.npy", "y.png"]
+    assert files() == sorted(f"home/{name}" for name in (*given, *made))
+    again = draw("--from-file", "~/y.png", *words[4:], "--output-file-path", "~/z.png")
+    assert again.status == 0, again.err
+
+
+def test_a_replay_whose_model_is_not_found(draw: Cli, cli: Cli, flux_folder: Path) -> None:
+    assert draw("--prompt", "x", "--steps", "1", "--output-file-path", "a.png").status == 0
+    answer = cli("generate", "--from-file", "a.png")
+    assert (answer.status, answer.out) == (1, "")
+    name = flux_folder.name
+    assert answer.err.startswith(
+        f"error: {name}: no such folder, and neither a bundled model nor a hub id (owner/name)"
+    )
+    assert answer.err.endswith("; say with --model-path where the model is that made the file\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -190,6 +245,13 @@ def test_prompts_from_a_file(draw: Cli) -> None:
         (["--prompt", "x", "--output-file-name", "x.mp4"],
          ("--output-file-name: black-forest-labs/FLUX.1-dev draws an image, so the name must end in one of "
           ".png, .jpg, .jpeg, .webp, got 'x.mp4'")),
+        (["--prompt", "x", "--size", "٦٤x64"], "--size: must be WIDTHxHEIGHT with positive integers, got '٦٤x64'"),
+        (["--prompt", "x", "--output-file-name", "x" * 260],
+         "--output-file-name: a file name has at most 255 bytes, with its number and suffix, got 264"),
+        (["--prompt", "x", "--n", "2", "--output-file-name", "x" * 250 + ".png"],
+         "--output-file-name: a file name has at most 255 bytes, with its number and suffix, got 256"),
+        (["--prompt", "x", "--perf-dump-path", "."], "--perf-dump-path: must name a file, got '.'"),
+        (["--prompt", "x", "--output-file-path", "d/new/"], "--output-file-path: must name a file, got 'd/new/'"),
         (["--prompt", "x", "--num-frames", "9"], None),
         (["--prompt", "x", "--mask-path", "m.png"], "mask_path: needs image_path"),
         (["--prompt", "x", "--seed", "1", "2"], "seed: a list needs one entry per output, got 2 for 1"),
@@ -281,6 +343,35 @@ def test_a_signal_stops_within_a_step(
     assert (report["status"], report["error"]["code"]) == ("failed", "cancelled")
     assert answer.err.endswith("warning: cancelled\n")
     assert files() == []
+
+
+def test_a_signal_between_two_prompts_cancels_the_next(draw: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver = generate._deliver
+
+    def interrupted(*args: Any) -> dict[str, Any]:
+        result = deliver(*args)
+        signal.raise_signal(signal.SIGINT)  # the run in hand is through and cannot be stopped any more
+        return result
+
+    monkeypatch.setattr(generate, "_deliver", interrupted)
+    answer = draw("--prompt", "a fox", "a cat", "--steps", "1", "--json", "--output-file-name", "x.png")
+    assert answer.status == 130
+    completed, cancelled = (json.loads(line) for line in answer.out.splitlines())
+    assert (completed["status"], completed["prompt"]) == ("completed", "a fox")
+    assert (cancelled["status"], cancelled["prompt"], cancelled["outputs"]) == ("failed", "a cat", [])
+    assert cancelled["error"] == {"code": "cancelled", "message": "cancelled"}
+    assert files() == ["outputs/x_0.png"]
+
+
+def test_a_signal_while_the_model_loads(draw: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("engine.loader.load", interrupted)
+    answer = draw("--prompt", "a fox", "--json=true")
+    assert (answer.status, answer.err.splitlines()[-1]) == (143, "warning: cancelled")
+    assert json.loads(answer.out) == {"status": "failed", "error": {"code": "cancelled", "message": "cancelled"}}
+    assert list(Path().iterdir()) == []
 
 
 def child(*words: str, **variables: str) -> subprocess.Popen[str]:

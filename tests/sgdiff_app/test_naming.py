@@ -65,12 +65,43 @@ def test_folder_and_name_in_one() -> None:
         ({"output_file_name": "a.bmp"},
          "--output-file-name: must end in one of .png, .jpg, .jpeg, .webp, .mp4, .gif, got 'a.bmp'"),
         ({"output_file_path": "."}, "--output-file-path: must name a file, got '.'"),
+        ({"output_file_path": "d/new/"}, "--output-file-path: must name a file, got 'd/new/'"),
+        ({"output_file_path": "~nobody-of-that-name/x.png"},
+         "--output-file-path: ~nobody-of-that-name/x.png: no such home folder"),
+        ({"perf_dump_path": "."}, "--perf-dump-path: must name a file, got '.'"),
+        ({"perf_dump_path": "new/"}, "--perf-dump-path: must name a file, got 'new/'"),
+        ({"perf_dump_path": "p" * 256}, "--perf-dump-path: a file name has at most 255 bytes"),
     ],
 )  # fmt: skip
 def test_names_that_cannot_be(options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         naming.plan(OutputOptions(**options))  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("name", "count", "length"), [("x" * 260, 1, 264), ("ü" * 125 + ".webp", 2, 257)])
+def test_a_name_fits_into_a_folder(name: str, count: int, length: int) -> None:
+    names = naming.plan(OutputOptions(output_file_name=name))
+    with pytest.raises(UsageError) as caught:
+        names.check_length("png", count)
+    expected = f"--output-file-name: a file name has at most 255 bytes, with its number and suffix, got {length}"
+    assert str(caught.value) == expected
+    if count > 1:
+        names.check_length("png", 1)
+
+
+def test_home_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = naming.plan(OutputOptions(output_path="~/out", perf_dump_path="~/p.json"))
+    assert (names.folder, names.timings) == (tmp_path / "out", tmp_path / "p.json")
+    assert naming.plan(OutputOptions(output_file_path="~/a.png")).path("", "", "png", 0, 1) == tmp_path / "a.png"
+
+
+def test_asking_whether_a_place_can_be_written_leaves_nothing() -> None:
+    Path("there").mkdir()
+    options = OutputOptions(output_path="there/a/b", perf_dump_path="c/p.json")
+    naming.require_writable(options, naming.plan(options))
+    assert list(Path().rglob("*")) == [Path("there")]
 
 
 def test_places_that_cannot_be_written() -> None:
