@@ -65,13 +65,13 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_home_folder_is_expanded_in_every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/users/me")
     environ = {"SGDIFF_CACHE_ROOT": "~/c", "SGLANG_TORCH_PROFILER_DIR": "~/t", "SGDIFF_PERF_LOG_DIR": "~/p"}
     read = env.read(environ)
     assert (read.cache_root, read.profiler_dir, read.perf_log_dir) == (
-        Path("/home/me/c"), Path("/home/me/t"), Path("/home/me/p"),
+        Path("/users/me/c"), Path("/users/me/t"), Path("/users/me/p"),
     )  # fmt: skip
-    assert env.read({"XDG_CACHE_HOME": "~/x"}).cache_root == Path("/home/me/x/sgdiff")
+    assert env.read({"XDG_CACHE_HOME": "~/x"}).cache_root == Path("/users/me/x/sgdiff")
 
 
 def test_a_home_folder_that_nobody_has_is_said() -> None:
