@@ -199,8 +199,9 @@ def test_frames_without_files_are_warned_of(draw: Cli) -> None:
 
 
 def test_home_is_the_same_place_everywhere(draw: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    Path("home").mkdir()
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
     Path("home/prompts.txt").write_text("a fox")
     Path("home/c.yaml").write_text("steps: 2\nreturn_frames: true\nperf_dump_path: ~/perf.json")
     Image.new("RGB", (32, 32)).save("home/in.png")
@@ -208,8 +209,8 @@ def test_home_is_the_same_place_everywhere(draw: Cli, monkeypatch: pytest.Monkey
     words = ["--prompt-path", "~/prompts.txt", "--config", "~/c.yaml"]
     words += ["--image-path", "~/in.png", "--mask-path", "~/mask.png"]
     answer = draw(*words, "--output-path", "~/out", "--output-file-name", "x.png")
-    assert (answer.status, answer.out) == (0, f"{tmp_path}/home/out/x.png\n"), answer.err
-    assert draw(*words, "--output-file-path", "~/y.png").out == f"{tmp_path}/home/y.png\n"
+    assert (answer.status, answer.out) == (0, f"{home / 'out' / 'x.png'}\n"), answer.err
+    assert draw(*words, "--output-file-path", "~/y.png").out == f"{home / 'y.png'}\n"
     given = ["c.yaml", "in.png", "mask.png", "prompts.txt"]
     made = ["out/x.npy", "out/x.png", "perf.json", "y.npy", "y.png"]
     assert files() == sorted(f"home/{name}" for name in (*given, *made))
