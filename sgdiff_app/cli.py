@@ -28,16 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
     try:
-        status = _run(words)
+        status = _told(words)
         sys.stdout.flush()
-        return 1 if isinstance(sys.stdout, _Lost) and sys.stdout.tell() else status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
+        return 1
+    lost = isinstance(sys.stdout, _Lost) and sys.stdout.tell() > 0
+    return status or int(lost)
+
+
+def _told(words: list[str]) -> int:
+    try:
+        return _run(words)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         from sgdiff_app import failures
 
         return failures.cancelled(words)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
-        return 1
     except Exception as error:  # noqa: BLE001 - the last place that can still say it in one line
         from sgdiff_app import failures
 

@@ -1,17 +1,15 @@
-"""The timing file of a run, and writing files in one piece."""
+"""The timing file of a run, and raw frames."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import profiler, recipe, schema
+from engine import profiler, recipe, schema, storage
 from engine.env import Environment
-from engine.errors import OutputError
 from engine.types import Output, Timings
 
 if TYPE_CHECKING:
@@ -64,22 +62,11 @@ def device_name(device: str) -> str:
 
 
 def write(path: Path, value: Mapping[str, Any] | np.ndarray[Any, Any]) -> None:
-    """Write JSON, or frames as .npy, under a temporary name and rename it. Raises OutputError."""
+    """Write JSON, or frames as .npy: complete or not at all. Raises OutputError."""
     import numpy as np
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=path.suffix, delete=False) as file:
-            part = Path(file.name)
-            try:
-                if isinstance(value, np.ndarray):
-                    np.save(file, value)
-                else:
-                    file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str).encode())
-                file.flush()
-                part.chmod(0o644)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    with storage.atomic(path) as part, part.open("wb") as file:
+        if isinstance(value, np.ndarray):
+            np.save(file, value)
+        else:
+            file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str).encode())

@@ -86,14 +86,21 @@ def test_statuses(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, rais
     assert cli("generate").status == status
 
 
-@pytest.mark.parametrize("words", [["--help"], ["generate", "--print-config"]])
-def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--help"], b""),
+        (["generate", "--print-config"], b""),
+        (["nonsense", "--json"], b"error: unknown command 'nonsense'\n"),
+    ],
+)
+def test_a_reader_that_leaves_is_no_error(words: list[str], told: bytes) -> None:
     command = [sys.executable, "-m", "sgdiff_app", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == told
     assert process.returncode == 1
 
 

@@ -85,6 +85,18 @@ def test_mistakes(mistake: Callable[..., tuple[int, str]], words: list[str], sta
     assert mistake(*words, "--dry-run") == (status, message)
 
 
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_a_fault_that_no_test_can_mean(
+    cli: Cli, flux_folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("SGDIFF_TEST_FAULT", "nonsense")
+    monkeypatch.setattr("engine.loader.load", lambda *_: pytest.fail("weights were read"))
+    answer = cli("generate", "--model-path", flux_folder, "--prompt", "x", *words)
+    assert (answer.status, answer.out) == (2, "")
+    message = "error: SGDIFF_TEST_FAULT: must be error@K, oom@K or exit@K, got 'nonsense'"
+    assert answer.err.splitlines()[-1] == message
+
+
 def test_a_folder_that_the_system_refuses(mistake: Callable[..., tuple[int, str]]) -> None:
     if not Path("/proc/self").exists():
         pytest.skip("the way to a folder where nobody can write is /proc")

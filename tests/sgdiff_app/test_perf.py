@@ -58,6 +58,6 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OutputError, match=r"^frames.npy: cannot be written: No space left on device$"):
+    with pytest.raises(OutputError, match=r"^frames.npy: cannot be written: no space left on the disk$"):
         perf.write(Path("frames.npy"), np.arange(3))
     assert list(Path().iterdir()) == []
