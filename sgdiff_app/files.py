@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +67,23 @@ def _noun(value: Any) -> str:
     return "text" if isinstance(value, str) else type(value).__name__
 
 
-def _json(path: str, text: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Return what builds the objects of `json.loads`, and refuses a key that is given twice."""
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = set[str]()
         for key, _ in pairs:
             if key in seen:
-                raise UsageError(f"{path}: {key}: given twice")
+                raise UsageError(f"{where}: {key}: given twice")
             seen.add(key)
         return dict(pairs)
 
+    return build
+
+
+def _json(path: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text, object_pairs_hook=once(path))
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from error
 

@@ -40,6 +40,12 @@ def test_json_text_that_is_nested_too_deeply(text: str) -> None:
         assert str(caught.value) == "--diffusers-kwargs: nested too deeply"
 
 
+def test_a_key_of_json_text_may_stand_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        values.mapping(table()["diffusers_kwargs"].field, '{"a": {"b": 1, "b": 2}}', "--diffusers-kwargs")
+    assert str(caught.value) == "--diffusers-kwargs: b: given twice"
+
+
 @pytest.mark.parametrize(("value", "expected"), [(True, True), ("False", False)])
 def test_a_switch_of_a_file(value: object, expected: bool) -> None:
     assert values.switch(value, "f") is expected
