@@ -38,6 +38,7 @@ class ModelSpec:
     uses: tuple[str, ...] = ()
     ignores: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()  # what diffusers_kwargs may hold; empty for a native pipeline
     multiple: int = 16
     frame_stride: int = 1
     few_steps: bool = False
@@ -197,14 +198,26 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
         if name in spec.limits and value > spec.limits[name]:
             message = f"{name}: must be at most {spec.limits[name]} for {spec.id}, got {value}"
             raise UsageError(message, param=name)
-    if request.diffusers_kwargs and spec.family != "passthrough":
-        message = f"diffusers_kwargs: {spec.id} runs natively; they need --backend diffusers"
-        raise UsageError(message, code="unsupported_parameter", param="diffusers_kwargs")
+    _check_arguments(request, spec)
     if request.prompt is None:
         raise UsageError("prompt: required", code="missing_parameter", param="prompt")
 
 
+def _check_arguments(request: Request, spec: ModelSpec) -> None:
+    unknown = [name for name in request.diffusers_kwargs if name not in spec.arguments]
+    if not unknown:
+        return
+    if not spec.arguments:
+        message = f"diffusers_kwargs: {spec.id} runs natively; they need --backend diffusers"
+    else:
+        hint = suggest(unknown[0], spec.arguments)
+        message = f"diffusers_kwargs: {spec.pipeline} takes no argument '{unknown[0]}' from here{hint}"
+    raise UsageError(message, code="unsupported_parameter", param="diffusers_kwargs")
+
+
 def _check_inputs(request: Request, spec: ModelSpec) -> None:
+    if not request.image_path and set(spec.tasks) <= {"I2I", "I2V"}:
+        raise UsageError(f"image_path: {spec.id} needs one", code="missing_parameter", param="image_path")
     if request.mask_path and not request.image_path:
         raise UsageError("mask_path: needs image_path", code="missing_parameter", param="image_path")
     if request.strength is not None and not request.image_path:

@@ -32,6 +32,7 @@ class Engine:
         self, config: EngineConfig, environment: Environment | None = None, source: Source | None = None
     ) -> None:
         environment = environment or env.read()
+        config = schema.read(EngineConfig, schema.plain(config))
         for name in schema.fields(EngineConfig):
             schema.require_available(EngineConfig, name, getattr(config, name))
         self.source, self.spec = spec_of(config, environment, source)
@@ -94,9 +95,9 @@ class Engine:
 
     def events(self, resolved: Request, control: Control) -> Iterator[Progress | Output]:
         """Yield Progress and Output of a resolved request; its outputs are separate runs, one after another."""
-        if self.executor is None:
-            raise UsageError("the engine is closed")
         for index, request in enumerate(resolved.outputs()):
+            if self.executor is None:
+                raise UsageError("the engine is closed")
             for event in self.executor.drive(request, control, index):
                 if isinstance(event, Progress):
                     yield event
@@ -141,10 +142,13 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
     if native:
         assert known is not None
         spec = known
+        if config.diffusers_attention_backend != EngineConfig().diffusers_attention_backend:
+            logger.warning("diffusers_attention_backend has no effect on %s: it runs natively", spec.id)
     else:
         from engine.models import passthrough
 
-        spec = passthrough.spec(source.spec.id if source.spec else source.name, str(pipeline), known)
+        name = source.spec.id if source.spec else source.name
+        spec = passthrough.spec(name, str(pipeline), known, source.configs.get("vae", {}))
     from engine.passes import precision
 
     precision.plan(hub.component_keys(source.index), config, spec)
@@ -176,16 +180,19 @@ def _locate(config: EngineConfig, environment: Environment) -> Source:
 
 
 def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:
-    """Resolve a request for a model; an input image without a size gives the output its shape."""
+    """Check and resolve a request for a model; an input image without a size gives the output its shape."""
+    request = schema.read(Request, schema.plain(request))
     if request.image_path and not (request.height or request.width) and "height" in spec.defaults:
         width, height = media.image_size(request.image_path[0])
         request = request.replace(**_same_shape(width, height, spec))
     resolved = catalog.resolve(request, spec, config.max_pixels)
     if resolved.generator_device != "cpu":
-        import torch
+        from engine.pipeline import pick_device
 
-        if not torch.cuda.is_available():
-            raise UsageError("generator_device: cuda is not available here; available: cpu", param="generator_device")
+        device = pick_device(config.device)
+        if device.type != resolved.generator_device:
+            message = f"generator_device: the engine computes on {device.type}; noise is drawn there or on the cpu"
+            raise UsageError(message, param="generator_device")
     if resolved.image_path:
         for source in resolved.image_path:
             media.open_image(source)
@@ -197,8 +204,12 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:
 
 
 def _same_shape(width: int, height: int, spec: ModelSpec) -> dict[str, int]:
-    """Return the size with the image's shape and at most the model's default area, in multiples it can draw."""
-    area = int(spec.defaults["height"]) * int(spec.defaults["width"])
+    """Return the size with the image's shape and at most the model's default area, in multiples it can draw.
+
+    An image that is far longer than it is wide gives the longest picture of that area.
+    """
+    area, multiple = int(spec.defaults["height"]) * int(spec.defaults["width"]), spec.multiple
     scale = (area / (width * height)) ** 0.5
-    sides = (max(spec.multiple, int(side * scale) // spec.multiple * spec.multiple) for side in (height, width))
-    return dict(zip(("height", "width"), sides, strict=True))
+    short, long = (max(multiple, int(side * scale) // multiple * multiple) for side in sorted((height, width)))
+    long = min(long, area // short // multiple * multiple)
+    return {"height": long, "width": short} if height > width else {"height": short, "width": long}

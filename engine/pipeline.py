@@ -57,6 +57,9 @@ class Pipeline:
         profile = Profile(self.device, self.sync)
         grid = self.model.grid(request)
         state = State(request, index, control, profile, self._tick, self.device, grid, generator)
+        if control.preview:
+            with self.residency.hold(("vae",)):
+                state.wants_x0 = preview.fit(self.model.components.get("vae"))
         for stage in self.model.stages():
             control.check()
             self._tell(state, stage.name)
@@ -82,7 +85,7 @@ class Pipeline:
     def finish(self, state: State) -> tuple[Any, Timings]:
         """Decode; return uint8 frames (frames, height, width, 3) and where the time went."""
         state.control.check()
-        stage = decode.decode(self.model, self.auto_tiling)
+        stage = decode.decode(self.model, self.residency.room if self.auto_tiling else None)
         self._tell(state, stage.name)
         with self.residency.hold(stage.uses), state.profile.span(stage.name):
             stage(state)
@@ -92,7 +95,7 @@ class Pipeline:
     def _tick(self, state: State) -> None:
         """Say how far a run is after a step, then let a cancel take effect."""
         picture = None
-        if state.control.preview and state.x0 is not None:
+        if state.x0 is not None:
             picture = preview.jpeg(self.model.components["vae"], self.model.latent_image(state, state.x0))
         self._tell(state, "denoising", picture)
         self.faults.strike(state.request.prompt or "", state.step)

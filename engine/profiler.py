@@ -31,14 +31,11 @@ class Profile:
         self.host_steps: list[float] = []
         self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.memory: dict[str, dict[str, float]] = {}
-        if device.type == "cuda":
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(device)
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Time a stage."""
+        """Time a stage; on CUDA without the steps of other runs that the device still has to take."""
+        self._wait()
         start = time.perf_counter()
         yield
         self._wait()
@@ -104,6 +101,14 @@ class Profile:
             peak = max(info.rss, _host_peak())
             values = [info.rss / MB, info.rss / MB, peak / MB, peak / MB]
         return dict(zip(("allocated_mb", "reserved_mb", "peak_allocated_mb", "peak_reserved_mb"), values, strict=True))
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start measuring peak memory anew; peaks of the host cannot be reset."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _host_peak() -> int:

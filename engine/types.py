@@ -210,6 +210,7 @@ class State:
     noise: torch.Tensor | None = None  # latents
     latents: torch.Tensor | None = None  # latents, then denoise
     step: int = 0  # denoise: steps done
+    wants_x0: bool = False  # begin: somebody looks at previews, and the VAE allows them
     x0: torch.Tensor | None = None  # denoise: prediction of the clean latents, kept only for a preview
     pixels: torch.Tensor | None = None  # decode: (frames, H, W, 3) in [0, 1]
 

@@ -20,6 +20,17 @@ def like(tensor: torch.Tensor, reference: torch.Tensor | torch.nn.Module) -> tor
     return tensor.to(reference.device, reference.dtype)
 
 
+def unscale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
+    """Return latents (1, channels, ..., height, width) as a network draws them, in the scale that `vae` decodes."""
+    config = vae.config
+    if getattr(config, "latents_mean", None) is not None:
+        shape = (1, -1, *[1] * (latents.ndim - 2))
+        mean, std = (latents.new_tensor(values).view(shape) for values in (config.latents_mean, config.latents_std))
+        return latents * std + mean
+    unscaled: torch.Tensor = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+    return unscaled
+
+
 class BaseModel:
     """A flow-matching family with one denoiser. A subclass writes `encode`, `noise`, `predict` and `decode`."""
 
@@ -78,4 +89,4 @@ class BaseModel:
         return clean
 
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
-        return latents
+        return unscale(latents, self.components["vae"])

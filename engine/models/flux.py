@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from engine import media
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, like
+from engine.models.base import BaseModel, like, unscale
 from engine.types import State
 
 
@@ -101,14 +101,13 @@ class Model(BaseModel):
         vae = self.components["vae"]
         assert state.latents is not None
         latents = self.latent_image(state, state.latents)
-        latents = latents / vae.config.scaling_factor + vae.config.shift_factor
         image = vae.decode(like(latents, vae), return_dict=False)[0]
         pixels = self.helpers.image_processor.postprocess(image, output_type="pt")
         state.pixels = pixels.permute(0, 2, 3, 1)
 
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
         unpacked: torch.Tensor = self.helpers._unpack_latents(latents, *state.grid, self.helpers.vae_scale_factor)
-        return unpacked
+        return unscale(unpacked, self.components["vae"])
 
     def _tokens(self, state: State) -> tuple[int, int]:
         """Return the rows and columns of tokens."""

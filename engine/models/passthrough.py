@@ -12,9 +12,11 @@ import torch
 
 from engine import log, media
 from engine.catalog import ModelSpec
-from engine.errors import ModelError, UsageError
+from engine.errors import ModelError
 from engine.models.base import BaseModel
+from engine.passes.precision import DENOISERS
 from engine.stages import Stage
+from engine.stages.decode import cancellable
 from engine.types import Request, State, Task
 
 logger = log.get(__name__)
@@ -34,8 +36,14 @@ ARGUMENTS = {
     "mask_path": ("mask_image",),
 }
 ALWAYS = {"height": "height", "width": "width", "num_inference_steps": "num_inference_steps"}
-FALLBACK_STEPS, FALLBACK_GUIDANCE = 50, 7.5
-DENOISERS = ("transformer", "transformer_2", "unet", "prior")
+FALLBACK_STEPS, FALLBACK_GUIDANCE, FALLBACK_FPS = 50, 7.5, 16
+# Arguments that a request's own fields stand for, or that would change the kind of the result.
+OURS = (
+    "self", "prompt", "generator", "height", "width", "num_inference_steps", "output_type", "return_dict",
+    "num_images_per_prompt", "num_videos_per_prompt", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
+)  # fmt: skip
+EDITORS = ("Img2Img", "Inpaint", "ImageToVideo", "ImageEdit", "Pix2Pix", "Upscale")  # in names of classes
+STRIDES = ("scale_factor_temporal", "temporal_compression_ratio")  # what VAE configs call frames per latent frame
 
 
 def pipeline_class(name: str | None) -> Any:
@@ -49,36 +57,51 @@ def pipeline_class(name: str | None) -> Any:
     return found
 
 
-def spec(name: str, pipeline: str, known: ModelSpec | None = None) -> ModelSpec:
-    """Describe a pipeline by the signature of its call; defaults of a `known` catalog entry win over it."""
-    parameters = _parameters(pipeline_class(pipeline))
+def spec(name: str, pipeline: str, known: ModelSpec | None = None, vae: Mapping[str, Any] | None = None) -> ModelSpec:
+    """Describe a pipeline by the signature of its call and the config of its `vae`.
+
+    Defaults of a `known` catalog entry win over those of the signature.
+    """
+    cls = pipeline_class(pipeline)
+    parameters = _parameters(cls)
     uses = {field: argument for field in ARGUMENTS if (argument := _argument(field, parameters))}
     is_video = "num_frames" in parameters
-    defaults: dict[str, Any] = {
-        field: parameters[argument].default
-        for field, argument in (uses | ALWAYS).items()
-        if argument in parameters and isinstance(parameters[argument].default, int | float)
-    }
-    defaults.setdefault("num_inference_steps", FALLBACK_STEPS)
-    if "guidance_scale" in uses:
-        defaults.setdefault("guidance_scale", FALLBACK_GUIDANCE)
-    if is_video:
-        defaults.setdefault("fps", 16)
-    defaults |= {key: value for key, value in (known.defaults if known else {}).items() if key in uses or key in ALWAYS}
-    task: Task = "T2V" if is_video else "T2I"
-    if "image_path" in uses and parameters[uses["image_path"]].default is inspect.Parameter.empty:
-        task = "I2V" if is_video else "I2I"
     return ModelSpec(
         id=known.id if known else name,
         family="passthrough",
         pipeline=pipeline,
-        tasks=(task,),
+        tasks=(_task(cls, parameters, is_video),),
         features=("inpaint",) if "mask_path" in uses else (),
-        defaults=defaults,
+        defaults=_defaults(uses, parameters, known, is_video),
         uses=(*sorted(uses), *(("fps",) if is_video and "fps" not in uses else ())),
+        arguments=tuple(name for name in parameters if name not in OURS),
         multiple=1,
+        frame_stride=next((vae[key] for key in STRIDES if (vae or {}).get(key)), 1) if vae and is_video else 1,
         precision=known.precision if known else {},
     )
+
+
+def _defaults(
+    uses: Mapping[str, str], parameters: Mapping[str, inspect.Parameter], known: ModelSpec | None, is_video: bool
+) -> dict[str, Any]:
+    found = {
+        field: parameters[argument].default
+        for field, argument in (dict(uses) | ALWAYS).items()
+        if argument in parameters and isinstance(parameters[argument].default, int | float)
+    }
+    fallback: dict[str, Any] = {"num_inference_steps": FALLBACK_STEPS, "fps": FALLBACK_FPS if is_video else None}
+    fallback["guidance_scale"] = FALLBACK_GUIDANCE if "guidance_scale" in uses else None
+    given = {key: value for key, value in (known.defaults if known else {}).items() if key in uses or key in ALWAYS}
+    return {key: value for key, value in (fallback | found | given).items() if value is not None}
+
+
+def _task(cls: Any, parameters: Mapping[str, inspect.Parameter], is_video: bool) -> Task:
+    """Say what a pipeline makes of what. Many that need a picture give `image` a default that does not work."""
+    image = next((parameters[name] for name in ARGUMENTS["image_path"] if name in parameters), None)
+    edits = any(word in cls.__name__ for word in EDITORS)
+    if image is not None and (edits or image.default is inspect.Parameter.empty):
+        return "I2V" if is_video else "I2I"
+    return "T2V" if is_video else "T2I"
 
 
 def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
@@ -111,32 +134,46 @@ class Model(BaseModel):
         return [Stage("generation", tuple(self.components), self.call)]
 
     def grid(self, request: Request) -> tuple[int, int]:
-        return request.height or 0, request.width or 0
+        """Return the size asked for, rounded up to what the pipeline takes; (0, 0) leaves the size to the pipeline."""
+        multiple = self._multiple()
+        return -(-(request.height or 0) // multiple) * multiple, -(-(request.width or 0) // multiple) * multiple
+
+    def _multiple(self) -> int:
+        """Return the VAE's factor, doubled for a transformer, which takes latents in patches of two by two."""
+        spatial = getattr(self.pipeline, "vae_scale_factor_spatial", None)
+        factor = int(spatial or getattr(self.pipeline, "vae_scale_factor", None) or 8)
+        return factor * 2 if self.components.get("transformer") is not None else factor
 
     def decode(self, state: State) -> None:
         """Nothing is left to do: the stock call ends with pixels."""
 
     def call(self, state: State) -> None:
-        """Run the stock call and write `pixels`. Raises UsageError for arguments that it refuses."""
+        """Run the stock call and write `pixels`."""
         parameters = _parameters(type(self.pipeline))
         arguments = self._arguments(state, parameters)
-        watched = [self.components[name] for name in DENOISERS if self.components.get(name) is not None]
-        watch = _Watch(state)
+        watched = [part for name, part in self.components.items() if name.startswith(DENOISERS)]
+        others = [part for name, part in self.components.items() if name.startswith("text_encoder")]
+        vae = self.components.get("vae")
+        watch = _Watch(state, vae)
         hooks = [network.register_forward_pre_hook(watch.before, with_kwargs=True) for network in watched]
         try:
-            result = self.pipeline(**arguments)
+            with cancellable(state, getattr(vae, "decoder", None), *others):
+                result = self.pipeline(**arguments)
         finally:
             for hook in hooks:
                 hook.remove()
         watch.finish()
         state.pixels = _pixels(result)
+        asked = state.request.num_frames
+        if asked is not None and asked != len(state.pixels):
+            logger.warning("num_frames: asked for %d, %s drew %d", asked, self.spec.pipeline, len(state.pixels))
 
     def _arguments(self, state: State, parameters: Mapping[str, Any]) -> dict[str, Any]:
         request = state.request
         arguments: dict[str, Any] = {"prompt": request.prompt, "generator": state.generator, "output_type": "np"}
-        for field in ALWAYS:
-            if getattr(request, field) is not None and field in parameters:
-                arguments[field] = getattr(request, field)
+        sizes = dict(zip(("height", "width"), state.grid, strict=True))
+        values = {field: sizes.get(field, getattr(request, field)) for field in ALWAYS}
+        arguments |= {field: value for field, value in values.items() if value and field in parameters}
         for field in ARGUMENTS:
             name, value = _argument(field, parameters), getattr(request, field)
             if name is not None and value is not None:
@@ -147,18 +184,14 @@ class Model(BaseModel):
             arguments[name] = images[0] if len(images) == 1 else images
         if request.mask_path and request.image_path:
             arguments["mask_image"] = media.open_mask(request.mask_path, media.image_size(request.image_path[0]))
-        unknown = [name for name in request.diffusers_kwargs if name not in parameters]
-        if unknown:
-            name = type(self.pipeline).__name__
-            raise UsageError(f"diffusers_kwargs: {name} takes no argument '{unknown[0]}'", param="diffusers_kwargs")
         return arguments | dict(request.diffusers_kwargs)
 
 
 class _Watch:
     """Counts steps of a stock call: a new timestep at the denoiser means that the step before it is done."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, state: State, vae: Any) -> None:
+        self.state, self.vae = state, vae
         self.seen: float | None = None
         self.step: AbstractContextManager[None] | None = None
         state.steps = state.request.num_inference_steps or 0
@@ -170,6 +203,8 @@ class _Watch:
         now = float(timestep.max()) if isinstance(timestep, torch.Tensor) else timestep
         if now == self.seen:
             return
+        if self.state.wants_x0:
+            self._look(given.get("sample", given.get("hidden_states")))
         if self.seen is not None:
             self._done()
         else:
@@ -177,6 +212,12 @@ class _Watch:
         self.seen = now
         self.step = self.state.profile.step()
         self.step.__enter__()
+
+    def _look(self, latents: Any) -> None:
+        """Keep latents that are laid out like a picture for a preview: noisy ones, x0 is the pipeline's own."""
+        channels = getattr(self.vae.config, "latent_channels", None)
+        if isinstance(latents, torch.Tensor) and latents.ndim == 4 and latents.shape[1] == channels:
+            self.state.x0 = latents[-1:]  # the conditional one, where both branches of guidance share a forward
 
     def finish(self) -> None:
         """Count the last step, whose end no further forward marks."""

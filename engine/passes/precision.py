@@ -8,7 +8,7 @@ from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.errors import UsageError
 
-DENOISERS = ("transformer", "unet", "critic")
+DENOISERS = ("transformer", "unet", "prior", "critic")
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "processor", "image_processor")
 
 

@@ -15,6 +15,7 @@ logger = log.get(__name__)
 
 # Share of the free memory that weights may take; the rest is for activations and the allocator's own slack.
 WEIGHTS_SHARE = 0.8
+ROOM_SHARE = 0.9
 
 
 class Residency:
@@ -23,9 +24,18 @@ class Residency:
     def __init__(self, components: Mapping[str, Any], device: torch.device, offloaded: Collection[str]) -> None:
         self.device = device
         self.offloaded = {name: components[name] for name in sorted(offloaded) if name in components}
+        self.resident_bytes = 0
         for name, component in components.items():
             if isinstance(component, torch.nn.Module) and name not in self.offloaded:
                 component.to(device)
+                self.resident_bytes += _bytes(component)
+
+    @property
+    def room(self) -> float:
+        """Bytes of device memory that weights leave to a run. The same for every run, so that pixels are too."""
+        if self.device.type != "cuda":
+            return float("inf")
+        return torch.cuda.get_device_properties(self.device).total_memory * ROOM_SHARE - self.resident_bytes
 
     @property
     def exclusive(self) -> bool:

@@ -33,7 +33,7 @@ class Control:
 
     def tell(self, progress: Progress) -> None:
         """Hand a Progress to whoever listens."""
-        for listener in self.listeners:
+        for listener in tuple(self.listeners):  # another thread may come or go meanwhile
             listener(progress)
 
     @contextmanager

@@ -25,15 +25,15 @@ class InlineExecutor:
         after it; listeners of `control` hear it at once.
         """
         events: deque[Progress] = deque()
-        run = self.scheduler.submit(request, control, index)
-        try:
-            while not run.finished:
-                with control.heard_by(events.append):
-                    self.scheduler.tick()
-                while events:
-                    yield events.popleft()
-        finally:
-            self.scheduler.abandon(run)
+        with control.heard_by(events.append):
+            run = self.scheduler.submit(request, control, index)
+            try:
+                while not run.finished:
+                    assert self.scheduler.tick() or run.finished, "a run that is neither queued nor finished"
+                    while events:
+                        yield events.popleft()
+            finally:
+                self.scheduler.abandon(run)
         if run.error is not None:
             raise run.error
         assert run.result is not None

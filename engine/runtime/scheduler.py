@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 
 from engine import log
-from engine.errors import GenerationError, OutOfMemory, SgdiffError
+from engine.errors import Cancelled, GenerationError, OutOfMemory, SgdiffError, UsageError
 from engine.pipeline import Pipeline
+from engine.profiler import reset_peak
 from engine.runtime.control import Control
 from engine.types import Request, State, Timings
 
@@ -53,10 +54,12 @@ class StepScheduler:
         self.max_running = 1 if pipeline.exclusive else max_running
         self.waiting: deque[Run] = deque()
         self.active: deque[Run] = deque()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.owner: int | None = None  # the thread that is inside a unit of work
 
     def submit(self, request: Request, control: Control, index: int = 0) -> Run:
-        """Queue a resolved request for one output, number `index` of what was asked."""
+        """Queue a resolved request for one output, number `index` of what was asked. Raises as `tick` does."""
+        self._refuse_reentry()
         run = Run(request, control, index)
         with self.lock:
             self.waiting.append(run)
@@ -71,17 +74,29 @@ class StepScheduler:
             run.state = None
 
     def tick(self) -> bool:
-        """Do one unit of work; return False when there is none. A failing run fails alone."""
+        """Do one unit of work; return False when there is none. A failing run fails alone.
+
+        Raises UsageError when called from inside a unit, as by a progress listener that draws.
+        """
+        self._refuse_reentry()
         with self.lock:
             while self.waiting and len(self.active) < self.max_running:
                 self.active.append(self.waiting.popleft())
             if not self.active:
                 return False
             run = self.active.popleft()
-            self._work(run)
+            self.owner = threading.get_ident()
+            try:
+                self._work(run)
+            finally:
+                self.owner = None
             if not run.finished:
                 self.active.append(run)
             return True
+
+    def _refuse_reentry(self) -> None:
+        if self.owner == threading.get_ident():
+            raise UsageError("an engine cannot draw from inside its own progress callback")
 
     def _work(self, run: Run) -> None:
         try:
@@ -92,6 +107,9 @@ class StepScheduler:
             run.error = self._out_of_memory(error)
         except Exception as error:  # noqa: BLE001 - the loop outlives whatever a run does
             run.error = self._out_of_memory(error) if _is_host_memory(error) else _failure(error)
+        except BaseException:  # an interrupt of the thread that drives; whoever waits for the run must hear of it
+            run.error, run.phase, run.state = Cancelled("cancelled"), "failed", None
+            raise
         if run.error is not None:
             run.phase, run.state = "failed", None
             if isinstance(run.error, OutOfMemory) and torch.cuda.is_available():
@@ -107,6 +125,8 @@ class StepScheduler:
 
     def _begin(self, run: Run) -> None:
         run.control.check()
+        if not self.active:
+            reset_peak(self.pipeline.device)  # interleaved runs share one peak
         run.state = self.pipeline.begin(run.request, run.control, run.index)
         run.phase = "denoising" if run.state.step < run.state.steps else "decoding"
 

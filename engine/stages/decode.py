@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,30 +15,39 @@ from engine.types import Model, State
 LIVE_MAPS = 4
 
 
-def decode(model: Model, auto_tiling: bool = False) -> Stage:
+def decode(model: Model, room: float | None = None) -> Stage:
     """Write `pixels`. A cancel takes effect before each call of the VAE's decoder, so between two tiles.
 
-    With `auto_tiling` the VAE decodes in tiles when its estimated peak does not fit in the free device memory.
+    With `room`, in bytes, the VAE decodes in tiles when its estimated peak is larger than that.
     """
 
     def run(state: State) -> None:
         vae = model.components.get("vae")
-        if auto_tiling and state.device.type == "cuda" and vae is not None and hasattr(vae, "use_tiling"):
-            vae.use_tiling = _peak_bytes(vae, state.grid) > torch.cuda.mem_get_info(state.device)[0]
-        decoder = getattr(vae, "decoder", None)
-        hook: Any = decoder.register_forward_pre_hook(lambda *_: state.control.check()) if decoder is not None else None
-        try:
+        if room is not None and vae is not None and hasattr(vae, "use_tiling"):
+            vae.use_tiling = _peak_bytes(vae, state) > room
+        with cancellable(state, getattr(vae, "decoder", None)):
             model.decode(state)
-        finally:
-            if hook is not None:
-                hook.remove()
 
     return Stage("decoding", ("vae",), run)
 
 
-def _peak_bytes(vae: Any, grid: tuple[int, int]) -> int:
+@contextmanager
+def cancellable(state: State, *modules: torch.nn.Module | None) -> Iterator[None]:
+    """Let a cancel take effect before every call of these modules."""
+    hooks = [
+        module.register_forward_pre_hook(lambda *_: state.control.check()) for module in modules if module is not None
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _peak_bytes(vae: Any, state: State) -> int:
     channels = getattr(vae.config, "block_out_channels", (128, 256))
-    return int(grid[0] * grid[1] * max(channels[:2]) * vae.dtype.itemsize * LIVE_MAPS)
+    pixels = state.grid[0] * state.grid[1] * (state.request.num_frames or 1)
+    return int(pixels * max(channels[:2]) * vae.dtype.itemsize * LIVE_MAPS)
 
 
 def to_frames(state: State) -> Any:

@@ -15,7 +15,7 @@ def step(model: Model, state: State) -> None:
     cond = model.predict(state, network, state.cond)
     uncond = None if state.uncond is None else model.predict(state, network, state.uncond)
     prediction = model.guide(state, cond, uncond)
-    if state.control.preview:
+    if state.wants_x0:
         state.x0 = model.clean(state, prediction)
     state.latents = state.scheduler.step(prediction, timestep, state.latents, return_dict=False)[0]
     if state.mask is not None:

@@ -16,12 +16,10 @@ _matrices: WeakKeyDictionary[torch.nn.Module, torch.Tensor] = WeakKeyDictionary(
 
 
 def jpeg(vae: Any, latents: torch.Tensor) -> bytes:
-    """Return latents (1, channels, height, width) as a JPEG, one pixel per latent scaled up.
+    """Return latents (1, channels, height, width), as the VAE takes them, as a JPEG: one pixel per latent, scaled up.
 
-    The colours are a linear map of the latents, so detail below the VAE's factor is not shown.
+    The colours are a linear map of the latents, so detail below the VAE's factor is not shown. Call `fit` first.
     """
-    if vae not in _matrices:
-        _matrices[vae] = _fit(vae)
     flat = latents[0].float().flatten(1).T
     flat = torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1)
     height, width = latents.shape[-2:]
@@ -35,7 +33,20 @@ def jpeg(vae: Any, latents: torch.Tensor) -> bytes:
     return picture
 
 
-def _fit(vae: Any) -> torch.Tensor:
+def fit(vae: Any) -> bool:
+    """Fit the map of a VAE, once; return whether there can be previews: its encoder is there and takes pictures."""
+    if vae is None or getattr(vae, "encoder", None) is None or _takes_clips(vae):
+        return False
+    if vae not in _matrices:
+        _matrices[vae] = _map(vae)
+    return True
+
+
+def _takes_clips(vae: Any) -> bool:
+    return any(isinstance(module, torch.nn.Conv3d) for module in vae.modules())
+
+
+def _map(vae: Any) -> torch.Tensor:
     """Return the (channels + 1, 3) least-squares map from latents of smooth colour fields to their colours."""
     generator = torch.Generator().manual_seed(0)  # a generator of its own: a preview changes no picture
     coarse = torch.rand(SAMPLES, 3, COLOURS, COLOURS, generator=generator)

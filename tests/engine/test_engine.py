@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import Cancelled, ModelError, NotAvailable, UsageError
 from engine.runtime.control import Control
@@ -122,6 +123,58 @@ def test_mistakes_are_answered_before_anything_runs(flux: Engine, fields: dict[s
     assert error.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_inference_steps": -5}, "num_inference_steps: must be at least 1, got -5"),
+        ({"num_outputs_per_prompt": 0}, "num_outputs_per_prompt: must be at least 1, got 0"),
+        ({"seed": -5}, "seed: must be at least 0, got -5"),
+        (
+            {"max_sequence_length": 513},
+            "max_sequence_length: must be at most 512 for black-forest-labs/FLUX.1-dev, got 513",
+        ),
+        (
+            {"generator_device": "cuda"},
+            "generator_device: the engine computes on cpu; noise is drawn there or on the cpu",
+        ),
+        (
+            {"diffusers_kwargs": {"eta": 1}},
+            "diffusers_kwargs: black-forest-labs/FLUX.1-dev runs natively; they need --backend diffusers",
+        ),
+    ],
+)
+def test_a_request_object_is_checked_too(flux: Engine, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        list(flux.run(Request(prompt="x", **fields)))
+    assert error.value.message == message
+
+
+def test_a_config_object_is_checked_too() -> None:
+    with pytest.raises(UsageError) as error:
+        Engine(EngineConfig(backend="zork"))  # type: ignore[arg-type]
+    assert error.value.message == 'backend: must be one of auto, sglang, native, diffusers, got "zork"'
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [((80, 48), (784, 1312)), ((48, 80), (1312, 784)), ((9000, 1), (16, 65536)), ((64, 64), (1024, 1024))],
+)
+def test_the_shape_of_the_image_within_the_models_area(
+    flux: Engine, tmp_path: Path, image: tuple[int, int], size: tuple[int, int]
+) -> None:
+    Image.new("L", image).save(tmp_path / "image.png")
+    request = flux.resolve(Request(prompt="x", image_path=(str(tmp_path / "image.png"),)))
+    assert (request.height, request.width) == size
+
+
+def test_a_mask_of_another_size(flux: Engine, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
+    Image.new("L", (32, 64)).save(tmp_path / "mask.png")
+    with pytest.raises(UsageError) as error:
+        flux.generate(**FIELDS, image_path=str(tmp_path / "image.png"), mask_path=str(tmp_path / "mask.png"))
+    assert error.value.message == "mask_path: is 32x64, but the image is 64x64"
+
+
 def test_a_setting_that_is_not_built(flux_folder: Path) -> None:
     with pytest.raises(NotAvailable) as error:
         Engine.from_pretrained(str(flux_folder), num_gpus=2)
@@ -151,6 +204,7 @@ def test_image_input_without_the_encoder(flux_folder: Path, tmp_path: Path) -> N
     Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
     with Engine.from_pretrained(str(flux_folder), vae_config={"load_encoder": False}, **FP32) as engine:
         assert engine.generate(**FIELDS)
+        assert [e for e in engine.stream(**FIELDS, preview=True) if isinstance(e, Output)], "without previews then"
         with pytest.raises(UsageError) as error:
             engine.generate(**FIELDS, image_path=str(tmp_path / "image.png"))
     assert error.value.message == "image_path: needs the VAE encoder, but vae_config.load_encoder is false"

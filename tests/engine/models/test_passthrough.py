@@ -103,9 +103,15 @@ def test_extra_arguments_reach_the_call(sdxl: Engine) -> None:
     plain = sdxl.generate("x", **fields)[0].frames
     changed = sdxl.generate("x", **fields, diffusers_kwargs={"guidance_rescale": 0.9, "eta": 0.0})[0].frames
     assert (plain != changed).any()
+
+
+@pytest.mark.parametrize("name", ["nope", "output_type", "num_images_per_prompt", "generator", "height"])
+def test_extra_arguments_that_the_call_lacks_or_we_give(sdxl: Engine, name: str) -> None:
     with pytest.raises(UsageError) as error:
-        sdxl.generate("x", **fields, diffusers_kwargs={"nope": 1})
-    assert error.value.message == "diffusers_kwargs: StableDiffusionXLPipeline takes no argument 'nope'"
+        sdxl.resolve(Request(prompt="x", diffusers_kwargs={name: 1}))
+    assert error.value.message.startswith(
+        f"diffusers_kwargs: StableDiffusionXLPipeline takes no argument '{name}' from here"
+    )
 
 
 def test_an_unknown_class() -> None:
@@ -120,3 +126,54 @@ def test_flux_through_the_stock_pipeline_when_asked(flux_folder: Path, flux: Eng
         assert stock.spec.defaults["num_inference_steps"] == 50, "the catalog's default, not the call's"
         difference = stock.generate(**fields)[0].frames.astype(int) - flux.generate(**fields)[0].frames
     assert np.abs(difference).max() <= 1, "another copy of the weights may round differently"
+
+
+@pytest.mark.parametrize(("model", "size"), [("sdxl", (60, 75)), ("wan", (30, 20))])
+def test_the_output_has_exactly_the_size_asked_for(
+    model: str, size: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    engine: Engine = request.getfixturevalue(model)
+    frames = {"num_frames": 5} if model == "wan" else {}
+    (output,) = engine.generate("x", height=size[0], width=size[1], num_inference_steps=1, seed=1, **frames)
+    assert output.frames.shape[1:] == (*size, 3)
+
+
+def test_frames_are_rounded_with_a_warning(wan: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    request = wan.resolve(Request(prompt="x", num_frames=6))
+    assert request.num_frames == 5
+    assert caplog.messages == [f"num_frames: 6 becomes 5, since {wan.spec.id} needs 4k + 1"]
+
+
+def test_previews_of_a_stock_call(sdxl: Engine, wan: Engine) -> None:
+    fields: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 3, "seed": 1}
+    seen: list[Progress] = []
+    list(sdxl.run(Request(prompt="x", **fields), Control(seen.append, preview=True)))
+    steps = [progress for progress in seen if progress.stage == "denoising"]
+    assert all(progress.preview for progress in steps)
+    fields |= {"num_frames": 5, "height": 32, "width": 32}
+    assert list(wan.run(Request(prompt="x", **fields), Control(preview=True))), "clips have no preview, and draw"
+
+
+def test_cancel_while_a_stock_call_decodes(sdxl: Engine) -> None:
+    decoder = _parts(sdxl)["vae"].decoder
+    control, decoded = Control(), list[None]()
+    before = decoder.register_forward_pre_hook(lambda *_: control.cancel())
+    after = decoder.register_forward_hook(lambda *_: decoded.append(None))
+    with pytest.raises(Cancelled):
+        list(sdxl.run(Request(prompt="x", height=64, width=64, num_inference_steps=1), control))
+    before.remove()
+    after.remove()
+    assert decoded == []
+
+
+def test_a_pipeline_that_edits_needs_a_picture(flux_folder: Path) -> None:
+    with Engine.from_pretrained(str(flux_folder), pipeline_class_name="FluxImg2ImgPipeline", **FP32) as engine:
+        assert engine.spec.tasks == ("I2I",)
+        with pytest.raises(UsageError) as error:
+            engine.resolve(Request(prompt="x"))
+    assert error.value.message == f"image_path: {flux_folder} needs one"
+
+
+def test_a_stock_pipeline_runs_alone(sdxl: Engine) -> None:
+    assert sdxl.executor is not None
+    assert sdxl.executor.scheduler.max_running == 1

@@ -152,3 +152,23 @@ def test_an_abandoned_run_is_forgotten(flux: Engine) -> None:
     scheduler.abandon(run)
     assert not scheduler.tick()
     assert run.state is None
+
+
+def test_an_interrupt_while_another_run_is_driven_ends_that_run(flux: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = _scheduler(flux)
+    run = scheduler.submit(_request(flux), Control())
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scheduler.pipeline.model, "predict", interrupted)
+    scheduler.tick()
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.tick()
+    assert run.finished, "whoever waits for the run must not wait for ever"
+    assert isinstance(run.error, Cancelled)
+
+
+def test_an_exclusive_pipeline_runs_one_at_a_time(flux: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_scheduler(flux).pipeline.model, "exclusive", True)
+    assert _scheduler(flux, max_running=4).max_running == 1

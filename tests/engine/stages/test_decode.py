@@ -9,6 +9,7 @@ import pytest
 from engine.engine import Engine
 from engine.errors import Cancelled
 from engine.runtime.control import Control
+from engine.stages.decode import decode
 from engine.types import Progress, Request
 
 FIELDS: dict[str, Any] = {"prompt": "x", "height": 128, "width": 128, "seed": 4, "num_inference_steps": 1}
@@ -17,10 +18,12 @@ FIELDS: dict[str, Any] = {"prompt": "x", "height": 128, "width": 128, "seed": 4,
 @pytest.fixture
 def tiled(flux: Engine) -> Any:
     assert flux.executor is not None
-    vae = flux.executor.scheduler.pipeline.model.components["vae"]
+    pipeline = flux.executor.scheduler.pipeline
+    vae, pipeline.auto_tiling = pipeline.model.components["vae"], False
     vae.enable_tiling()
     yield vae
     vae.disable_tiling()
+    pipeline.auto_tiling = True
 
 
 def test_cancel_takes_effect_between_two_tiles(flux: Engine, tiled: Any) -> None:
@@ -50,3 +53,13 @@ def test_decoding_is_announced(flux: Engine) -> None:
 
     list(flux.run(Request(**FIELDS), Control(report)))
     assert stages[-1] == "decoding"
+
+
+@pytest.mark.parametrize(("room", "tiled"), [(10.0, True), (1e12, False)])
+def test_tiles_when_the_whole_does_not_fit(flux: Engine, room: float, tiled: bool) -> None:
+    assert flux.executor is not None
+    pipeline = flux.executor.scheduler.pipeline
+    state = pipeline.begin(flux.resolve(Request(**FIELDS)), Control())
+    decode(pipeline.model, room)(state)
+    assert pipeline.model.components["vae"].use_tiling is tiled
+    pipeline.model.components["vae"].disable_tiling()

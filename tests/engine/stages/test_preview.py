@@ -20,6 +20,7 @@ class _Averaging(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.encoder = torch.nn.Identity()
         self.mix = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0], [0.3, 0.0, 2.0], [1.0, 1.0, 1.0]])
         self.fits = 0
 
@@ -36,6 +37,7 @@ def test_a_preview_shows_the_colours_and_the_map_is_fitted_once() -> None:
     latents = vae.encode(pixels * 2 - 1).latent_dist.mode()
     vae.fits = 0
     for _ in range(2):
+        assert preview.fit(vae)
         picture = Image.open(io.BytesIO(preview.jpeg(vae, latents)))
     assert vae.fits == 1
     assert picture.format == "JPEG"
@@ -43,3 +45,13 @@ def test_a_preview_shows_the_colours_and_the_map_is_fitted_once() -> None:
     shown = np.asarray(picture).astype(int)
     np.testing.assert_allclose(shown[64, 32], [230, 26, 26], atol=12)
     np.testing.assert_allclose(shown[64, 224], [26, 51, 204], atol=12)
+
+
+def test_no_preview_without_an_encoder_or_for_clips() -> None:
+    vae = _Averaging()
+    vae.encoder = None  # type: ignore[assignment]
+    assert not preview.fit(vae)
+    clips = _Averaging()
+    clips.encoder = torch.nn.Conv3d(1, 1, 1)  # type: ignore[assignment]
+    assert not preview.fit(clips)
+    assert not preview.fit(None)
