@@ -11,7 +11,7 @@ from engine import catalog, env, hub, log, media, recipe, schema
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import ModelError, UsageError
+from engine.errors import UsageError
 from engine.hub import Source
 from engine.types import Output, Progress, Request
 
@@ -132,7 +132,7 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
 
     `backend` decides between a native family and the stock diffusers pipeline. Raises ModelError or UsageError.
     """
-    source = source or _locate(config, environment)
+    source = source or hub.locate(config, environment)
     pipeline = config.pipeline_class_name or source.index.get("_class_name")
     known = source.spec if source.spec is not None and source.spec.pipeline == pipeline else None
     native = known is not None and config.backend != "diffusers"
@@ -160,23 +160,6 @@ def _settings(index: Mapping[str, Any]) -> dict[str, Any]:
     components = hub.component_keys(index)
     own = {key: value for key, value in index.items() if not key.startswith("_") and key not in components}
     return {key: None if isinstance(value, list) else value for key, value in own.items()}
-
-
-def _locate(config: EngineConfig, environment: Environment) -> Source:
-    """Return the model's folder; until the bundled model exists, its name stands for one of random weights."""
-    default = EngineConfig().model_path
-    try:
-        return hub.locate(config, environment)
-    except ModelError:
-        if config.model_path != default or hub.bundled(default) is not None:
-            raise
-    from engine.models import tiny
-
-    folder = environment.cache_root / "random" / default
-    logger.warning("%s has random weights in this version: the picture is noise", default)
-    if not (folder / "model_index.json").is_file():
-        tiny.make("flux", folder)
-    return hub.locate(replace(config, model_path=str(folder)), environment)
 
 
 def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:

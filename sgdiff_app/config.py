@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,7 +90,8 @@ def load(argv: Sequence[str], command: str) -> Settings:
     source = merge((*layers, typed)).get(("from_file",))
     made_by = None
     if source is not None and command == "generate":
-        replayed, made_by = _recipe(source.value)
+        stronger = {path[0] for path in merge((*layers[1:], typed))}
+        replayed, made_by = _recipe(source.value, stronger)
         layers.insert(1, replayed)
     entries = merge((*layers, typed))
     for name in (made_by or {}).get("inputs", {}):
@@ -136,12 +137,13 @@ def read_file(
     return layer
 
 
-def _recipe(path: str) -> tuple[Layer, Mapping[str, Any]]:
+def _recipe(path: str, given: Container[str]) -> tuple[Layer, Mapping[str, Any]]:
+    """Read what a file was made with, but for the settings that a stronger source gives."""
     from engine import media, recipe  # only for a replay
 
     made_by = media.read_recipe(path)
     layer = Layer("recipe")
-    for name, value in recipe.settings(made_by).items():
+    for name, value in recipe.settings(made_by, given).items():
         place = f"{path}: {name}"
         layer.add(find(name, place, "setting"), value, place)
     return layer, made_by

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sgdiff_app.cli import main
@@ -20,29 +20,21 @@ def _commands() -> list[str]:
     return [line for fence in fences for line in fence.splitlines() if line.startswith("scripts/sgdiff")]
 
 
-def test_it_opens_with_the_two_commands() -> None:
-    assert _commands()[0] == 'scripts/sgdiff generate --prompt "A beautiful sunset over the mountains"'
+def test_it_opens_with_a_picture_and_the_two_commands() -> None:
+    assert README.splitlines()[2] == "![A beautiful sunset over the mountains](assets/examples/sunset.png)"
+    command = 'scripts/sgdiff generate --prompt "A beautiful sunset over the mountains"'
+    assert _commands()[:2] == [f"{command} --seed 11", command]
     assert "\nscripts/test\n" in README
 
 
 @pytest.fixture
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that the examples name."""
-    from engine import media
-    from engine.types import Request
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "run.yaml").write_text("prompt: a hill\n")
-    grey = np.full((1, 32, 32, 3), 128, np.uint8)
-    recipe = {
-        "sgdiff": 1,
-        "request": {"prompt": "a hill", "seed": 1},
-        "engine": {"model": "x", "model_path": "tiny-scenes", "revision": None, "settings": {}, "versions": {}},
-        "inputs": {},
-    }
     for name in ("harbour.png", "mask.png", "pictures/a_lighthouse_in_fog.png"):
-        media.encode(grey, tmp_path / name, "png", Request(), recipe)
+        shutil.copy(ROOT / "assets/examples/sunset.png", tmp_path / name)
 
 
 @pytest.mark.usefixtures("_files")

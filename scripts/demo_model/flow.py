@@ -100,6 +100,43 @@ def image_ids(device: str) -> Tensor:
     return FluxPipeline._prepare_latent_image_ids(1, 16, 16, device, torch.float32)
 
 
+def _start(model: Model, init: Path | None) -> None:
+    """The first weights: those of an earlier round's folder, or fresh ones."""
+    _init(model)
+    if init is None:
+        return
+    model.clip.load_state_dict(CLIPTextModel.from_pretrained(init / "text_encoder").state_dict())
+    model.t5.load_state_dict(T5EncoderModel.from_pretrained(init / "text_encoder_2").state_dict())
+    model.transformer.load_state_dict(FluxTransformer2DModel.from_pretrained(str(init / "transformer")).state_dict())
+
+
+def _resume(path: Path, model: Model, ema: Model, opts: list[torch.optim.Optimizer], device: str) -> tuple[float, int]:
+    """Go on from a checkpoint where there is one; returns the seconds and steps behind it."""
+    if not path.exists():
+        return 0.0, 0
+    state = torch.load(path, map_location=device)
+    model.load_state_dict(state["model"])
+    ema.load_state_dict(state["ema"])
+    for opt, saved in zip(opts, state["opts"], strict=True):
+        opt.load_state_dict(saved)
+    torch.manual_seed(2 + state["step"])
+    return state["seconds"], state["step"]
+
+
+def _prepare(model: Model, mode: str) -> None:
+    """Compile what `mode` says, and settle on attention kernels that train."""
+    if mode != "eager":
+        model.transformer.compile_repeated_blocks()
+    if mode == "fast":
+        model.t5.compile()
+    # Training died of illegal memory accesses (torch 2.11, H200) until these were off and the encoders' attention
+    # was eager; which of the three was to blame was not told apart.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    for encoder in (model.t5, model.clip):
+        encoder.config._attn_implementation = "eager"
+
+
 def train(
     work: Path,
     z: Tensor,
@@ -119,35 +156,12 @@ def train(
     torch.set_float32_matmul_precision("high")
     tokens = Tokens(work / "train", device)
     model, ema = Model(*toks).to(device), Model(*toks).to(device).requires_grad_(False)
-    _init(model)
-    if init is not None:
-        model.clip.load_state_dict(CLIPTextModel.from_pretrained(init / "text_encoder").state_dict())
-        model.t5.load_state_dict(T5EncoderModel.from_pretrained(init / "text_encoder_2").state_dict())
-        model.transformer.load_state_dict(
-            FluxTransformer2DModel.from_pretrained(str(init / "transformer")).state_dict()
-        )
+    _start(model, init)
     ema.load_state_dict(model.state_dict())
     opts = _optimizers(model)
-    before, step = 0.0, 0
-    if (work / "flow.pt").exists():
-        state = torch.load(work / "flow.pt", map_location=device)
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        for opt, saved in zip(opts, state["opts"], strict=True):
-            opt.load_state_dict(saved)
-        before, step = state["seconds"], state["step"]
-        torch.manual_seed(2 + step)
+    before, step = _resume(work / "flow.pt", model, ema, opts, device)
     weights, averaged = list(model.parameters()), list(ema.parameters())
-    if mode != "eager":
-        model.transformer.compile_repeated_blocks()
-    if mode == "fast":
-        model.t5.compile()
-    # Training died of illegal memory accesses (torch 2.11, H200) until these were off and the encoders' attention
-    # was eager; which of the three was to blame was not told apart.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-    for encoder in (model.t5, model.clip):
-        encoder.config._attn_implementation = "eager"
+    _prepare(model, mode)
     txt, img = torch.zeros(TEXT_TOKENS, 3, device=device), image_ids(device)
     begin, first, shown, log_loss = time.time(), step, 0.0, torch.zeros((), device=device)
     while True:
