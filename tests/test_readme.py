@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,8 @@ def test_the_tree_is_the_tree() -> None:
 def test_relative_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_its_tables_are_made_from_the_results() -> None:
+    script = [sys.executable, str(ROOT / "scripts/bench/readme.py"), "--check"]
+    assert subprocess.run(script, check=False).returncode == 0, "run scripts/bench/readme.py"
