@@ -44,7 +44,7 @@ def warm() -> tuple[list[float], list[float]]:
 
     engine = Engine.from_pretrained()
     request = engine.resolve(Request(prompt=PROMPT, seed=0))
-    stock = FluxPipeline.from_pretrained(engine.source.folder, torch_dtype=torch.float32)
+    stock = FluxPipeline.from_pretrained(engine.source.folder, dtype=torch.float32)
     stock.set_progress_bar_config(disable=True)
     names = (
         "prompt",

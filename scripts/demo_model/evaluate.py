@@ -160,6 +160,18 @@ def _share(readings: Sequence[dict[str, Any]], key: str, value: str) -> float:
     return round(sum(r[key] == value for r in readings) / len(readings), 4)
 
 
+def negative(
+    pipe: FluxPipeline, reader: classifier.Reader, scale: float, steps: int, count: int = 80
+) -> dict[str, Any]:
+    """How often snow (falling, or a snowy place) is read where the prompt says nothing, without and with it negated."""
+
+    def snow(text: str) -> float:
+        readings = classifier.read(draw(pipe, [""] * count, scale, steps, text, 1000, batch=20), reader)
+        return round(sum("snow" in (r["place"], r["weather"]) for r in readings) / count, 4)
+
+    return {"any snow, empty prompt": snow(""), "any snow, empty prompt, negative 'snow'": snow("snow")}
+
+
 def extras(pipe: FluxPipeline, reader: classifier.Reader, scale: float, steps: int) -> dict[str, Any]:
     """Negative prompt, empty prompt, words never seen."""
 
@@ -181,6 +193,7 @@ def extras(pipe: FluxPipeline, reader: classifier.Reader, scale: float, steps: i
         "empty prompt, places": dict(Counter(r["place"] for r in empty)),
         "unseen words alone, places": dict(Counter(r["place"] for r in strange)),
         "unseen words before 100 of the prompts": compare(scenes, look(odd, seed=0)),
+        **negative(pipe, reader, scale, steps),
     }
 
 
@@ -225,6 +238,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sweep", type=int, default=0, help="compare settings on so many prompts")
+    parser.add_argument("--negative-only", action="store_true", help="measure that alone, into the report in --out")
     parser.add_argument("--drawn", type=Path, help="JSON with the classifier's accuracy on drawn pictures")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -232,12 +246,16 @@ def main() -> None:
     shift = pipe.scheduler.config.shift
     reader = classifier.load(args.classifier, device)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.negative_only:
+        report = json.loads((args.out / "report.json").read_text())
+        report["extras"] |= negative(pipe, reader, args.scale, args.steps)
+        return _write(report, args.out)
     sheet(pipe, args.scale, args.steps, args.out / "sheet-large.png")
     sheet(pipe, args.scale, args.steps, args.out / "sheet.png", cell=144, colours=224)
     begin = time.time()
     scenes, prompts = held_out(args.prompts)
     readings = classifier.read(draw(pipe, prompts, args.scale, args.steps), reader)
-    report: dict[str, Any] = {
+    report = {
         "prompts": args.prompts,
         "scale": args.scale,
         "steps": args.steps,
@@ -255,9 +273,14 @@ def main() -> None:
     report["things"] = {k: f"{sum(v)}/{len(v)}" for k, v in by_kind.items()}
     if args.sweep:
         report["sweep"] = sweep(pipe, reader, args.sweep)
-    (args.out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    (args.out / "report.md").write_text(markdown(report))
-    print(markdown(report), f"{time.time() - begin:.0f}s", flush=True)
+    print(f"{time.time() - begin:.0f}s")
+    return _write(report, args.out)
+
+
+def _write(report: dict[str, Any], out: Path) -> None:
+    (out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    (out / "report.md").write_text(markdown(report))
+    print(markdown(report), flush=True)
 
 
 if __name__ == "__main__":
