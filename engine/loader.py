@@ -22,7 +22,7 @@ def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any
 
     Raises ModelError for a component that cannot be loaded.
     """
-    _quiet()
+    log.quiet_libraries()
     names = component_keys(source.index)
     dtypes = precision.plan(names, config, spec)
     logger.info("loading %s", spec.id)
@@ -75,13 +75,3 @@ def _class(name: str, library: str, class_name: str, own: str | None) -> Any:
         f"{name}: class {class_name} of '{library}' is in neither diffusers {diffusers.__version__} nor transformers",
         code="model_not_supported",
     )
-
-
-def _quiet() -> None:
-    """Keep the libraries' own progress bars off stderr; ours speaks for them."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # notices about torchvision, which nothing here needs

@@ -45,3 +45,13 @@ def setup(level: str = "info", style: Literal["text", "json"] = "text") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+def quiet_libraries() -> None:
+    """Keep the model libraries' own progress bars and notices off stderr; ours speaks for them."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # notices about torchvision, which nothing here needs

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine import log
 from engine.errors import SgdiffError, UsageError, listed, suggest
 
 HIDDEN = 32  # width of every text encoder
@@ -29,6 +30,7 @@ def make(family: str, folder: Path, seed: int = 0) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     import torch
 
+    log.quiet_libraries()
     with torch.random.fork_rng(devices=[]):
         pipeline = FAMILIES[family](Seeds(seed))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
