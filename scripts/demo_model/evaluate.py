@@ -169,7 +169,8 @@ def negative(
         readings = classifier.read(draw(pipe, [""] * count, scale, steps, text, 1000, batch=20), reader)
         return round(sum("snow" in (r["place"], r["weather"]) for r in readings) / count, 4)
 
-    return {"any snow, empty prompt": snow(""), "any snow, empty prompt, negative 'snow'": snow("snow")}
+    what = f"any snow, empty prompt, {steps} steps, {count} pictures"
+    return {what: snow(""), f"{what}, negative 'snow'": snow("snow")}
 
 
 def extras(pipe: FluxPipeline, reader: classifier.Reader, scale: float, steps: int) -> dict[str, Any]:

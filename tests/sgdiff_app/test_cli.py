@@ -166,7 +166,7 @@ def test_help_imports_no_library_of_models(words: list[str]) -> None:
 
 
 def test_help_comes_at_once(tmp_path: Path) -> None:
-    """Within ten times a bare interpreter, the best of several runs; where nothing else runs, that is under 0.3 s."""
+    """Within ten times a bare interpreter and 0.3 s: the best of several runs, since other work shares the machine."""
 
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env = {**kept, "PYTHONPYCACHEPREFIX": str(tmp_path)}  # compiled once, as after an installation
@@ -177,4 +177,5 @@ def test_help_comes_at_once(tmp_path: Path) -> None:
         return time.perf_counter() - start
 
     pairs = [(taken("-c", "pass"), taken("-m", "sgdiff_app", "generate", "--help")) for _ in range(9)][1:]
+    assert min(page for _, page in pairs) < 0.3
     assert min(page for _, page in pairs) < 10 * min(bare for bare, _ in pairs)
