@@ -1,21 +1,16 @@
-"""Every known model as data, and the rules that turn a request into a resolved one for it."""
+"""Every known model as data, and which of them a name or a model folder means."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import log, schema
 from engine.errors import UsageError, listed, suggest
-from engine.types import MAX_SEED, Request, Task
-
-logger = log.get(__name__)
+from engine.types import Task
 
 IMG2IMG, INPAINT = "img2img", "inpaint"
-QUALITY_STEPS = {"low": 0.5, "medium": 0.75, "standard": 0.75, "high": 1.0, "hd": 1.0, "xhigh": 1.25, "max": 1.5}
-VIDEO_FORMATS = ("mp4", "gif")
+SMALL_AREA = 832 * 480
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +18,29 @@ class ModelSpec:
     """What must be known of a model before its weights are: identity, tasks, defaults, limits.
 
     `uses` lists the optional request fields that the model reads, `ignores` those that it accepts without effect, for
-    the reason given, `limits` upper bounds of fields. `where` tells models of one pipeline class apart by values in a
-    component's config.
+    the reason given, `limits` upper bounds of fields. `where` says which folders of its pipeline class are the model,
+    by values in the configs of components (and of "model_index"): {} means all that no entry above took, None that
+    only a name tells. `cfg_scale` names the field that scales classifier-free guidance, which is on above `cfg_above`.
     """
 
     id: str
-    family: str
+    family: str  # a module of engine.models
     pipeline: str
     tasks: tuple[Task, ...]
     names: tuple[str, ...] = ()
-    where: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    where: Mapping[str, Mapping[str, Any]] | None = None
     features: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    small_defaults: Mapping[str, Any] = field(default_factory=dict)  # instead, for outputs of at most SMALL_AREA
     uses: tuple[str, ...] = ()
     ignores: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # what diffusers_kwargs may hold; empty for a native pipeline
+    variants: Mapping[str, str] = field(default_factory=dict)  # feature -> stock pipeline class that has it
+    cfg_scale: str | None = None
+    cfg_above: float = 1.0
+    max_images: int = 1
+    shaped_by: int = 0  # which input image gives an output without a size its shape: the first, or -1 the last
     multiple: int = 16
     frame_stride: int = 1
     few_steps: bool = False
@@ -55,60 +57,360 @@ class ModelSpec:
         return self.precision.get(component, self.precision.get("default", "bf16"))
 
 
-FLUX_USES = (
-    "negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length", "image_path", "mask_path", "strength",
-)  # fmt: skip
-FLUX_FEATURES = (IMG2IMG, INPAINT)
-FLUX_LIMITS = {"max_sequence_length": 512}
+def _size(height: int, width: int, steps: int, **more: Any) -> dict[str, Any]:
+    return {"height": height, "width": width, "num_inference_steps": steps, **more}
 
+
+def _clip(height: int, width: int, frames: int, fps: int, steps: int, **more: Any) -> dict[str, Any]:
+    return _size(height, width, steps, num_frames=frames, fps=fps, **more)
+
+
+DISTILLED = "guidance is distilled into it"
+NO_EMBEDDING = "it has no guidance embedding"
+IMAGE_INPUT = ("image_path", "mask_path", "strength")
+IMAGE_FEATURES = (IMG2IMG, INPAINT)
+
+FLUX: dict[str, Any] = {
+    "family": "flux", "pipeline": "FluxPipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES,
+    "uses": ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length", *IMAGE_INPUT),
+    "limits": {"max_sequence_length": 512}, "cfg_scale": "true_cfg_scale",
+}  # fmt: skip
+FLUX2: dict[str, Any] = {"family": "flux2", "tasks": ("T2I", "TI2I"), "max_images": 10}
+KLEIN: dict[str, Any] = FLUX2 | {
+    "pipeline": "Flux2KleinPipeline", "cfg_scale": "guidance_scale", "limits": {"max_sequence_length": 512},
+    "uses": ("guidance_scale", "negative_prompt", "max_sequence_length", "image_path"),
+}  # fmt: skip
+KLEIN_DISTILLED: dict[str, Any] = KLEIN | {
+    "ignores": {"guidance_scale": DISTILLED, "negative_prompt": DISTILLED}, "few_steps": True,
+    "defaults": _size(1024, 1024, 4, guidance_scale=1.0, max_sequence_length=512),
+}  # fmt: skip
+KLEIN_BASE: dict[str, Any] = KLEIN | {
+    "ignores": {"negative_prompt": "its unconditional branch takes no text"},
+    "defaults": _size(1024, 1024, 50, guidance_scale=4.0, max_sequence_length=512),
+}  # fmt: skip
+Z_IMAGE: dict[str, Any] = {
+    "family": "z_image", "pipeline": "ZImagePipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES,
+    "uses": (
+        "negative_prompt", "guidance_scale", "cfg_normalization", "flow_shift", "max_sequence_length", *IMAGE_INPUT,
+    ),
+    "cfg_scale": "guidance_scale", "cfg_above": 0.0,
+}  # fmt: skip
+QWEN: dict[str, Any] = {
+    "family": "qwen_image", "cfg_scale": "true_cfg_scale", "ignores": {"guidance_scale": NO_EMBEDDING},
+    "limits": {"max_sequence_length": 1024},
+}  # fmt: skip
+QWEN_USES = ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length")
+QWEN_T2I: dict[str, Any] = QWEN | {
+    "pipeline": "QwenImagePipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES, "uses": (*QWEN_USES, *IMAGE_INPUT),
+}  # fmt: skip
+QWEN_EDIT: dict[str, Any] = QWEN | {"tasks": ("I2I",), "uses": (*QWEN_USES, "image_path")}
+QWEN_2512_NEGATIVE = (
+    "低分辨率，低画质，肢体畸形，手指畸形，画面过饱和，蜡像感，人脸无细节，过度光滑，画面具有AI感。"
+    "构图混乱。文字模糊，扭曲。"
+)  # fmt: skip
+CLIP_USES = ("negative_prompt", "guidance_scale", "flow_shift", "num_frames", "fps")
+EXPERT_USES = ("guidance_scale_2", "boundary_ratio")
+WAN: dict[str, Any] = {
+    "family": "wan", "frame_stride": 4, "max_pixels": 1920 * 1088 * 257, "cfg_scale": "guidance_scale",
+    "limits": {"max_sequence_length": 512}, "precision": {"vae": "fp32", "image_encoder": "fp32"},
+}  # fmt: skip
+# The text a Wan sampler has for what to keep out: English with 2.1, Chinese with 2.2.
+WAN_NEGATIVE = (
+    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
+    "gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, "
+    "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
+    "legs, many people in the background, walking backwards"
+)
+WAN_NEGATIVE_2 = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，"
+    "残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
+    "三条腿，背景人很多，倒着走"
+)
+WAN_T2V: dict[str, Any] = WAN | {
+    "pipeline": "WanPipeline", "tasks": ("T2V",), "uses": (*CLIP_USES, "max_sequence_length"),
+}  # fmt: skip
+# The image and text parts of the attention are split at 512 text tokens, so their number is no setting.
+WAN_I2V: dict[str, Any] = WAN | {
+    "pipeline": "WanImageToVideoPipeline", "tasks": ("I2V",), "uses": (*CLIP_USES, "image_path"),
+}  # fmt: skip
+FAST_WAN: dict[str, Any] = WAN | {
+    "pipeline": "WanDMDPipeline", "few_steps": True,
+    "limits": {"max_sequence_length": 512, "num_inference_steps": 3},
+    "ignores": {"guidance_scale": DISTILLED, "negative_prompt": DISTILLED},
+}  # fmt: skip
+TWO_EXPERTS = {"transformer_2": {"_class_name": "WanTransformer3DModel"}}
+HUNYUAN: dict[str, Any] = {
+    "family": "hunyuan_video", "pipeline": "HunyuanVideoPipeline", "tasks": ("T2V",), "frame_stride": 4,
+    "uses": (*CLIP_USES, "embedded_cfg_scale", "max_sequence_length"), "cfg_scale": "guidance_scale",
+    "limits": {"max_sequence_length": 256}, "max_pixels": 1920 * 1088 * 257,
+    "precision": {"vae": "fp16", "text_encoder": "fp16", "text_encoder_2": "fp16"},
+}  # fmt: skip
+
+# Of the entries of one pipeline class, the first whose `where` fits a folder wins.
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
-        id="tiny-scenes",
-        family="flux",
-        pipeline="FluxPipeline",
-        tasks=("T2I",),
-        features=FLUX_FEATURES,
-        defaults={
-            "height": 256, "width": 256, "num_inference_steps": 20, "negative_prompt": "", "true_cfg_scale": 4.0,
-            "guidance_scale": 1.0, "strength": 0.6, "max_sequence_length": 64,
-        },
-        uses=FLUX_USES,
-        limits={"max_sequence_length": 64},
-        ignores={"guidance_scale": "it has no guidance embedding; use true_cfg_scale"},
-        max_pixels=1024 * 1024,
-        precision={"default": "fp32"},
+        **FLUX | {
+            "id": "tiny-scenes",
+            "defaults": _size(
+                256, 256, 20, negative_prompt="", true_cfg_scale=4.0, guidance_scale=1.0, strength=0.6,
+                max_sequence_length=64,
+            ),
+            "limits": {"max_sequence_length": 64},
+            "ignores": {"guidance_scale": f"{NO_EMBEDDING}; use true_cfg_scale"},
+            "max_pixels": 1024 * 1024,
+            "precision": {"default": "fp32"},
+        }
     ),
     ModelSpec(
         id="black-forest-labs/FLUX.1-dev",
-        family="flux",
-        pipeline="FluxPipeline",
-        tasks=("T2I",),
-        names=("FLUX.1-dev",),
         where={"transformer": {"guidance_embeds": True}},
-        features=FLUX_FEATURES,
-        defaults={
-            "height": 1024, "width": 1024, "num_inference_steps": 50, "guidance_scale": 3.5, "true_cfg_scale": 1.0,
-            "strength": 0.6, "max_sequence_length": 512,
-        },
-        uses=FLUX_USES,
-        limits=FLUX_LIMITS,
+        defaults=_size(
+            1024, 1024, 50, guidance_scale=3.5, true_cfg_scale=1.0, strength=0.6, max_sequence_length=512
+        ),
+        **FLUX,
     ),
     ModelSpec(
         id="black-forest-labs/FLUX.1-schnell",
-        family="flux",
-        pipeline="FluxPipeline",
-        tasks=("T2I",),
-        names=("FLUX.1-schnell",),
         where={"transformer": {"guidance_embeds": False}},
-        features=FLUX_FEATURES,
-        defaults={
-            "height": 1024, "width": 1024, "num_inference_steps": 4, "guidance_scale": 0.0, "true_cfg_scale": 1.0,
-            "strength": 0.6, "max_sequence_length": 256,
-        },
-        uses=FLUX_USES,
-        limits=FLUX_LIMITS,
-        ignores={"guidance_scale": "it has no guidance embedding"},
+        defaults=_size(
+            1024, 1024, 4, guidance_scale=0.0, true_cfg_scale=1.0, strength=0.6, max_sequence_length=256
+        ),
+        ignores={"guidance_scale": NO_EMBEDDING},
         few_steps=True,
+        **FLUX,
+    ),
+    ModelSpec(
+        id="black-forest-labs/FLUX.2-dev",
+        pipeline="Flux2Pipeline",
+        where={},
+        defaults=_size(1024, 1024, 50, guidance_scale=4.0, max_sequence_length=512),
+        uses=("guidance_scale", "max_sequence_length", "image_path"),
+        limits={"max_sequence_length": 512},
+        **FLUX2,
+    ),
+    ModelSpec(
+        id="black-forest-labs/FLUX.2-klein-9B",
+        where={"model_index": {"is_distilled": True}, "transformer": {"num_attention_heads": 32}},
+        **KLEIN_DISTILLED,
+    ),
+    ModelSpec(
+        id="black-forest-labs/FLUX.2-klein-4B", where={"model_index": {"is_distilled": True}}, **KLEIN_DISTILLED
+    ),
+    ModelSpec(
+        id="black-forest-labs/FLUX.2-klein-base-9B",
+        where={"transformer": {"num_attention_heads": 32}},
+        **KLEIN_BASE,
+    ),
+    ModelSpec(id="black-forest-labs/FLUX.2-klein-base-4B", where={}, **KLEIN_BASE),
+    ModelSpec(
+        id="Tongyi-MAI/Z-Image",
+        where={"scheduler": {"shift": 6.0}},
+        defaults=_size(
+            1024, 1024, 50, guidance_scale=5.0, cfg_normalization=0.0, flow_shift=6.0, strength=0.6,
+            max_sequence_length=512,
+        ),
+        **Z_IMAGE,
+    ),
+    ModelSpec(
+        id="Tongyi-MAI/Z-Image-Turbo",
+        where={},
+        defaults=_size(
+            1024, 1024, 9, guidance_scale=0.0, cfg_normalization=0.0, flow_shift=3.0, strength=0.6,
+            max_sequence_length=512,
+        ),
+        few_steps=True,
+        **Z_IMAGE,
+    ),
+    ModelSpec(
+        id="zai-org/GLM-Image",
+        family="glm_image",
+        pipeline="GlmImagePipeline",
+        tasks=("T2I", "TI2I"),
+        where={},
+        defaults=_size(1024, 1024, 30, guidance_scale=1.5, max_sequence_length=2048),
+        uses=("guidance_scale", "negative_prompt", "max_sequence_length", "image_path"),
+        ignores={"negative_prompt": "its unconditional branch takes no text"},
+        limits={"max_sequence_length": 2048},
+        cfg_scale="guidance_scale",
+        max_images=4,
+        multiple=32,
+    ),
+    ModelSpec(
+        id="Qwen/Qwen-Image",
+        where={},
+        defaults=_size(
+            1024, 1024, 50, negative_prompt=" ", true_cfg_scale=4.0, strength=0.6, max_sequence_length=512
+        ),
+        **QWEN_T2I,
+    ),
+    ModelSpec(
+        id="Qwen/Qwen-Image-2512",
+        defaults=_size(
+            1024, 1024, 50, negative_prompt=QWEN_2512_NEGATIVE, true_cfg_scale=4.0, strength=0.6,
+            max_sequence_length=512,
+        ),
+        **QWEN_T2I,
+    ),
+    ModelSpec(
+        id="Qwen/Qwen-Image-Edit",
+        pipeline="QwenImageEditPipeline",
+        where={},
+        defaults=_size(1024, 1024, 50, negative_prompt=" ", true_cfg_scale=4.0, max_sequence_length=512),
+        **QWEN_EDIT,
+    ),
+    ModelSpec(
+        id="Qwen/Qwen-Image-Edit-2511",
+        pipeline="QwenImageEditPlusPipeline",
+        where={"transformer": {"zero_cond_t": True}},
+        defaults=_size(1024, 1024, 40, negative_prompt=" ", true_cfg_scale=4.0, max_sequence_length=512),
+        max_images=3,
+        shaped_by=-1,
+        **QWEN_EDIT,
+    ),
+    ModelSpec(
+        id="Qwen/Qwen-Image-Edit-2509",
+        pipeline="QwenImageEditPlusPipeline",
+        where={},
+        defaults=_size(1024, 1024, 40, negative_prompt=" ", true_cfg_scale=4.0, max_sequence_length=512),
+        max_images=3,
+        shaped_by=-1,
+        **QWEN_EDIT,
+    ),
+    ModelSpec(
+        **WAN_T2V | {
+            "id": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+            "names": ("Wan2.2-T2V-A14B",),
+            "where": TWO_EXPERTS,
+            "defaults": _clip(
+                720, 1280, 81, 16, 40, guidance_scale=4.0, guidance_scale_2=3.0, boundary_ratio=0.875, flow_shift=12.0,
+                negative_prompt=WAN_NEGATIVE_2, max_sequence_length=512,
+            ),
+            "uses": (*CLIP_USES, *EXPERT_USES, "max_sequence_length"),
+        }
+    ),
+    ModelSpec(
+        **WAN_T2V | {
+            "id": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+            "names": ("Wan2.2-TI2V-5B",),
+            "where": {"model_index": {"expand_timesteps": True}},
+            "tasks": ("T2V", "TI2V"),
+            "defaults": _clip(
+                704, 1280, 121, 24, 50, guidance_scale=5.0, flow_shift=5.0, negative_prompt=WAN_NEGATIVE_2,
+                max_sequence_length=512,
+            ),
+            "uses": (*CLIP_USES, "max_sequence_length", "image_path"),
+            "multiple": 32,
+        }
+    ),
+    ModelSpec(
+        id="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        names=("Wan2.1-T2V-14B",),
+        where={"transformer": {"num_attention_heads": 40}},
+        defaults=_clip(
+            720, 1280, 81, 16, 50, guidance_scale=5.0, flow_shift=5.0, negative_prompt=WAN_NEGATIVE,
+            max_sequence_length=512,
+        ),
+        small_defaults={"flow_shift": 3.0},
+        **WAN_T2V,
+    ),
+    ModelSpec(
+        id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        names=("Wan2.1-T2V-1.3B",),
+        where={},
+        defaults=_clip(
+            480, 832, 81, 16, 50, guidance_scale=3.0, flow_shift=3.0, negative_prompt=WAN_NEGATIVE,
+            max_sequence_length=512,
+        ),
+        **WAN_T2V,
+    ),
+    ModelSpec(
+        **WAN_I2V | {
+            "id": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+            "names": ("Wan2.2-I2V-A14B",),
+            "where": TWO_EXPERTS,
+            "defaults": _clip(
+                720, 1280, 81, 16, 40, guidance_scale=3.5, guidance_scale_2=3.5, boundary_ratio=0.9, flow_shift=5.0,
+                negative_prompt=WAN_NEGATIVE_2,
+            ),
+            "uses": (*CLIP_USES, *EXPERT_USES, "image_path"),
+        }
+    ),
+    ModelSpec(
+        id="Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
+        names=("Wan2.1-I2V-14B-720P",),
+        defaults=_clip(
+            720, 1280, 81, 16, 50, guidance_scale=5.0, flow_shift=5.0, negative_prompt=WAN_NEGATIVE
+        ),
+        **WAN_I2V,
+    ),
+    ModelSpec(
+        id="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        names=("Wan2.1-I2V-14B-480P",),
+        where={},
+        defaults=_clip(
+            480, 832, 81, 16, 50, guidance_scale=5.0, flow_shift=3.0, negative_prompt=WAN_NEGATIVE
+        ),
+        **WAN_I2V,
+    ),
+    ModelSpec(
+        **FAST_WAN | {
+            "id": "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers",
+            "names": ("FastWan2.2-TI2V-5B-Diffusers", "FastWan2.2-TI2V-5B"),
+            "where": {"transformer": {"in_channels": 48}},
+            "tasks": ("T2V", "TI2V"),
+            "defaults": _clip(704, 1280, 121, 24, 3, flow_shift=5.0, max_sequence_length=512),
+            "uses": (*CLIP_USES, "max_sequence_length", "image_path"),
+            "multiple": 32,
+        }
+    ),
+    ModelSpec(
+        id="FastVideo/FastWan2.1-T2V-1.3B-Diffusers",
+        names=("FastWan2.1-T2V-1.3B",),
+        where={},
+        tasks=("T2V",),
+        defaults=_clip(480, 832, 61, 16, 3, flow_shift=8.0, max_sequence_length=512),
+        uses=(*CLIP_USES, "max_sequence_length"),
+        **FAST_WAN,
+    ),
+    ModelSpec(
+        id="FastVideo/FastHunyuan-diffusers",
+        names=("FastHunyuan",),
+        where={"scheduler": {"shift": 17.0}},
+        defaults=_clip(
+            720, 1280, 125, 24, 6, guidance_scale=1.0, embedded_cfg_scale=6.0, flow_shift=17.0,
+            max_sequence_length=256,
+        ),
+        few_steps=True,
+        **HUNYUAN,
+    ),
+    ModelSpec(
+        id="hunyuanvideo-community/HunyuanVideo",
+        where={},
+        defaults=_clip(
+            720, 1280, 125, 24, 50, guidance_scale=1.0, embedded_cfg_scale=6.0, flow_shift=7.0,
+            max_sequence_length=256,
+        ),
+        **HUNYUAN,
+    ),
+    # These two have no code of their own: the stock pipeline draws them.
+    ModelSpec(
+        id="AIDC-AI/Ovis-Image-7B",
+        family="passthrough",
+        pipeline="OvisImagePipeline",
+        tasks=("T2I",),
+        where={},
+        defaults=_size(1024, 1024, 50, guidance_scale=5.0, max_sequence_length=256),
+    ),
+    ModelSpec(
+        id="stabilityai/stable-diffusion-xl-base-1.0",
+        family="passthrough",
+        pipeline="StableDiffusionXLPipeline",
+        tasks=("T2I",),
+        where={},
+        features=IMAGE_FEATURES,
+        variants={IMG2IMG: "StableDiffusionXLImg2ImgPipeline", INPAINT: "StableDiffusionXLInpaintPipeline"},
+        defaults=_size(1024, 1024, 50, guidance_scale=7.5, strength=0.6),
+        precision={"default": "fp16"},
     ),
 )  # fmt: skip
 
@@ -128,8 +430,8 @@ def match(
 ) -> ModelSpec | None:
     """Return the entry of a model: by `model_id`, by the path's own name, or by its pipeline class and configs.
 
-    `configs` holds the config of each component. Raises UsageError for an unknown `model_id`; returns None for a model
-    that the catalog does not know, which the passthrough then serves.
+    `configs` holds the config of each component and, as "model_index", that of the pipeline. Raises UsageError for an
+    unknown `model_id`; returns None for a model that the catalog does not know, which the passthrough then serves.
     """
     if model_id is not None:
         spec = by_name(model_id)
@@ -142,135 +444,14 @@ def match(
     if named is not None and pipeline in (None, named.pipeline):
         return named
     for spec in MODELS:
-        if spec.pipeline == pipeline and spec.where and _fits(spec, configs):
+        if spec.pipeline == pipeline and spec.where is not None and _fits(spec.where, configs):
             return spec
     return None
 
 
-def _fits(spec: ModelSpec, configs: Mapping[str, Mapping[str, Any]]) -> bool:
+def _fits(where: Mapping[str, Mapping[str, Any]], configs: Mapping[str, Mapping[str, Any]]) -> bool:
     return all(
         configs.get(component, {}).get(key) == value
-        for component, wanted in spec.where.items()
+        for component, wanted in where.items()
         for key, value in wanted.items()
     )
-
-
-def resolve(request: Request, spec: ModelSpec, max_pixels: int | None = None) -> Request:
-    """Return `request` with the defaults of `spec` filled in, every rule checked, a seed drawn if none was given.
-
-    `max_pixels` replaces the model's own bound on width x height x frames. Raises UsageError that names the field.
-    """
-    _check_fields(request, spec)
-    _check_inputs(request, spec)
-    filled = {name: value for name, value in spec.defaults.items() if getattr(request, name) is None}
-    resolved = request.replace(**filled)
-    resolved = resolved.replace(
-        seed=_seed(resolved),
-        num_inference_steps=_steps(request, resolved, spec),
-        num_frames=_frames(resolved, spec),
-        output_format=_format(resolved, spec),
-        strength=resolved.strength if resolved.image_path else None,
-        quality="auto",
-    )
-    _check_size(resolved, spec, max_pixels or spec.max_pixels)
-    if resolved.negative_prompt and "true_cfg_scale" in spec.uses and (resolved.true_cfg_scale or 0) <= 1:
-        logger.warning("negative_prompt has no effect on %s while true_cfg_scale is at most 1", spec.id)
-    return resolved
-
-
-def _check_fields(request: Request, spec: ModelSpec) -> None:
-    if request.mask_path and INPAINT not in spec.features:
-        raise UsageError(f"mask_path: {spec.id} takes no mask", code="mask_not_supported", param="mask_path")
-    for name, described in schema.fields(Request).items():
-        value = getattr(request, name)
-        schema.require_available(Request, name, value)
-        if not described.opt.optional or value is None or value == spec.defaults.get(name):
-            continue
-        if name in spec.ignores:
-            logger.warning("%s has no effect on %s: %s", name, spec.id, spec.ignores[name])
-        elif name not in spec.uses:
-            optional = sorted(spec.uses) or ["none"]
-            raise UsageError(
-                f"{name}: not used by {spec.id}; optional settings that it uses: {listed(optional)}",
-                code="unsupported_parameter",
-                param=name,
-            )
-        if name in spec.limits and value > spec.limits[name]:
-            message = f"{name}: must be at most {spec.limits[name]} for {spec.id}, got {value}"
-            raise UsageError(message, param=name)
-    _check_arguments(request, spec)
-    if request.prompt is None:
-        raise UsageError("prompt: required", code="missing_parameter", param="prompt")
-
-
-def _check_arguments(request: Request, spec: ModelSpec) -> None:
-    unknown = [name for name in request.diffusers_kwargs if name not in spec.arguments]
-    if not unknown:
-        return
-    if not spec.arguments:
-        message = f"diffusers_kwargs: {spec.id} runs natively; they need --backend diffusers"
-    else:
-        hint = suggest(unknown[0], spec.arguments)
-        message = f"diffusers_kwargs: {spec.pipeline} takes no argument '{unknown[0]}' from here{hint}"
-    raise UsageError(message, code="unsupported_parameter", param="diffusers_kwargs")
-
-
-def _check_inputs(request: Request, spec: ModelSpec) -> None:
-    if not request.image_path and set(spec.tasks) <= {"I2I", "I2V"}:
-        raise UsageError(f"image_path: {spec.id} needs one", code="missing_parameter", param="image_path")
-    if request.mask_path and not request.image_path:
-        raise UsageError("mask_path: needs image_path", code="missing_parameter", param="image_path")
-    if request.strength is not None and not request.image_path:
-        raise UsageError("strength: needs image_path", code="missing_parameter", param="image_path")
-    if request.image_path and IMG2IMG in spec.features and len(request.image_path) > 1:
-        message = f"image_path: {spec.id} takes one image, got {len(request.image_path)}"
-        raise UsageError(message, code="too_many_images", param="image_path")
-
-
-def _seed(request: Request) -> int | tuple[int, ...]:
-    count = request.num_outputs_per_prompt
-    if request.seed is None:
-        return secrets.randbelow(2**32)
-    if isinstance(request.seed, tuple) and len(request.seed) != count:
-        message = f"seed: a list needs one entry per output, got {len(request.seed)} for {count}"
-        raise UsageError(message, param="seed")
-    if isinstance(request.seed, int) and request.seed + count - 1 > MAX_SEED:
-        raise UsageError(
-            f"seed: must be at most {MAX_SEED - count + 1} for {count} outputs, got {request.seed}", param="seed"
-        )
-    return request.seed
-
-
-def _steps(request: Request, resolved: Request, spec: ModelSpec) -> int | None:
-    steps = resolved.num_inference_steps
-    if request.num_inference_steps is not None or steps is None or spec.few_steps:
-        return steps
-    return max(1, round(steps * QUALITY_STEPS.get(request.quality, 1.0)))
-
-
-def _frames(request: Request, spec: ModelSpec) -> int | None:
-    frames, stride = request.num_frames, spec.frame_stride
-    if frames is None or frames % stride == 1 % stride:
-        return frames
-    rounded = frames // stride * stride + 1
-    logger.warning("num_frames: %d becomes %d, since %s needs %dk + 1", frames, rounded, spec.id, stride)
-    return rounded
-
-
-def _format(request: Request, spec: ModelSpec) -> Any:
-    wanted = request.output_format or ("mp4" if spec.is_video else "png")
-    if (wanted in VIDEO_FORMATS) != spec.is_video:
-        kind, known = ("a video", VIDEO_FORMATS) if spec.is_video else ("an image", ("png", "jpeg", "webp"))
-        message = f"output_format: {spec.id} draws {kind}, so it must be one of {listed(known)}, got {wanted}"
-        raise UsageError(message, param="output_format")
-    return wanted
-
-
-def _check_size(request: Request, spec: ModelSpec, bound: int) -> None:
-    if request.height is None or request.width is None:
-        return
-    pixels = request.height * request.width * (request.num_frames or 1)
-    if pixels > bound:
-        frames = f"x{request.num_frames}" if request.num_frames else ""
-        message = f"size: {request.width}x{request.height}{frames} has {pixels} pixels, more than the {bound} allowed"
-        raise UsageError(f"{message} (--max-pixels)", code="invalid_size", param="size")

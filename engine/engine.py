@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from engine import catalog, env, hub, log, media, recipe, schema
+from engine import env, fetch, hub, log, media, recipe, schema
+from engine import resolve as rules
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from engine.runtime.control import Control
 
 logger = log.get(__name__)
+
+# Settings that an engine has as its default and a request may override.
+ENGINE_DEFAULTS = ("flow_shift", "embedded_cfg_scale")
 
 
 class Engine:
@@ -135,7 +139,7 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
     source = source or hub.locate(config, environment)
     pipeline = config.pipeline_class_name or source.index.get("_class_name")
     known = source.spec if source.spec is not None and source.spec.pipeline == pipeline else None
-    native = known is not None and config.backend != "diffusers"
+    native = known is not None and known.family != "passthrough" and config.backend != "diffusers"
     if not native and config.backend in ("sglang", "native"):
         message = f"backend: {source.name} ({pipeline}) has no native pipeline; use --backend auto or diffusers"
         raise UsageError(message, param="backend")
@@ -162,13 +166,26 @@ def _settings(index: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, list) else value for key, value in own.items()}
 
 
-def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:
-    """Check and resolve a request for a model; an input image without a size gives the output its shape."""
+def resolve_all(requests: Iterable[Request], spec: ModelSpec, config: EngineConfig) -> list[Request]:
+    """Check and resolve several requests for a model; what lies at a URL that they share is fetched once."""
+    fetched: dict[str, str] = {}
+    return [resolve(request, spec, config, fetched) for request in requests]
+
+
+def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: dict[str, str] | None = None) -> Request:
+    """Check and resolve a request for a model; an input image without a size gives the output its shape.
+
+    In place of a URL comes a data URI of what lies there, so that all who read the input see the same bytes. `fetched`
+    holds those that are known, and takes those that are fetched.
+    """
     request = schema.read(Request, schema.plain(request))
+    request = _inlined(request, spec, config, {} if fetched is None else fetched)
     if request.image_path and not (request.height or request.width) and "height" in spec.defaults:
-        width, height = media.image_size(request.image_path[0])
+        width, height = media.image_size(request.image_path[spec.shaped_by])
         request = request.replace(**_same_shape(width, height, spec))
-    resolved = catalog.resolve(request, spec, config.max_pixels)
+    given = {name: getattr(config, name) for name in ENGINE_DEFAULTS if name in spec.uses}
+    request = request.replace(**{name: value for name, value in given.items() if getattr(request, name) is None})
+    resolved = rules.resolve(request, spec, config.max_pixels)
     if resolved.generator_device != "cpu":
         from engine.pipeline import pick_device
 
@@ -184,6 +201,24 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig) -> Request:
     if resolved.mask_path and resolved.image_path:
         media.open_mask(resolved.mask_path, media.image_size(resolved.image_path[0]))
     return resolved
+
+
+def _inlined(request: Request, spec: ModelSpec, config: EngineConfig, fetched: dict[str, str]) -> Request:
+    def inline(source: str, field: str) -> str:
+        if not fetch.is_url(source):
+            return source
+        if config.offline:
+            raise fetch.failure(source, "--offline forbids to fetch it", field)
+        if source not in fetched:
+            fetched[source] = media.inlined(source, field)
+        return fetched[source]
+
+    images, mask = request.image_path, request.mask_path
+    if images and "image_path" in spec.uses:  # a model that takes none refuses it, with nothing fetched
+        request = request.replace(image_path=tuple(inline(source, "image_path") for source in images))
+    if mask and "mask_path" in spec.uses:
+        request = request.replace(mask_path=inline(mask, "mask_path"))
+    return request
 
 
 def _same_shape(width: int, height: int, spec: ModelSpec) -> dict[str, int]:

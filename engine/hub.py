@@ -327,4 +327,6 @@ def _configs(root: Path, index: Mapping[str, Any], overrides: Mapping[str, Path]
 def _spec(config: EngineConfig, index: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> ModelSpec | None:
     named = index.get("_class_name")
     pipeline = named[-1] if isinstance(named, list) else named
-    return catalog.match(config.model_path, config.model_id, config.pipeline_class_name or pipeline, configs)
+    return catalog.match(
+        config.model_path, config.model_id, config.pipeline_class_name or pipeline, {**configs, "model_index": index}
+    )

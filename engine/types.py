@@ -28,9 +28,9 @@ SAMPLING, OUTPUT, POST, PROFILING = "Sampling", "Output", "Post-processing", "Pr
 CACHING, LORA = "Step caching and prompt cache", "LoRA"
 
 # Settings that an engine takes as its default and a request may override are described once and used in both.
-FlowShift = Annotated[float | None, Gt(0), Opt("Flow-matching shift", "Precision and VAE", later=True, optional=True)]
+FlowShift = Annotated[float | None, Gt(0), Opt("Flow-matching shift", "Precision and VAE", optional=True)]
 EmbeddedGuidance = Annotated[
-    float | None, Ge(0), Opt("Embedded guidance of the Hunyuan family", "Precision and VAE", later=True, optional=True)
+    float | None, Ge(0), Opt("Embedded guidance of the Hunyuan family", "Precision and VAE", optional=True)
 ]
 EnableCacheDit = Annotated[
     bool | None, Opt("Cache-DiT step caching", CACHING, env=("SGLANG_CACHE_DIT_ENABLED",), later=True)
@@ -56,7 +56,7 @@ class LoraRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to draw. JSON-able; None stands for the model's default (see `engine.catalog.resolve`)."""
+    """What to draw. JSON-able; None stands for the model's default (see `engine.resolve`)."""
 
     prompt: Annotated[str | None, MaxLen(32_000), Opt("What to draw", SAMPLING)] = None
     negative_prompt: Annotated[
@@ -67,7 +67,7 @@ class Request:
     image_path: Annotated[
         tuple[str, ...] | None,
         MaxLen(16),
-        Opt("Input images: files or data URIs", SAMPLING, aliases=("image_paths",), optional=True, metavar="IMAGE"),
+        Opt("Input images: files, URLs, data URIs", SAMPLING, aliases=("image_paths",), optional=True, metavar="IMAGE"),
     ] = None
     mask_path: Annotated[
         str | None, Opt("Mask of the first image; white or transparent = change", SAMPLING, optional=True)
@@ -172,7 +172,7 @@ class Request:
 
     def resolve(self, spec: ModelSpec) -> Request:
         """Return the same request with every default of `spec` filled in and every rule of it checked."""
-        from engine.catalog import resolve  # the rules are the catalog's; this is the noun's door to them
+        from engine.resolve import resolve  # this is the noun's door to the rules
 
         return resolve(self, spec)
 
@@ -205,8 +205,9 @@ class State:
     scheduler: Any = None  # schedule: a copy of the model's own
     timesteps: torch.Tensor | None = None  # schedule: (steps,)
     steps: int = 0  # schedule: denoising steps, fewer than asked for when the run starts from an image
-    image_latents: torch.Tensor | None = None  # latents: the input image, packed like `latents`
-    mask: torch.Tensor | None = None  # latents: 1 = change, packed like `latents`
+    image_latents: torch.Tensor | None = None  # encode: the input image that the run starts from, packed like `latents`
+    reference: torch.Tensor | None = None  # encode: latents that the network sees beside its own in every step
+    mask: torch.Tensor | None = None  # encode: 1 = change, packed like `latents`
     noise: torch.Tensor | None = None  # latents
     latents: torch.Tensor | None = None  # latents, then denoise
     step: int = 0  # denoise: steps done

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from engine import media
 from engine.catalog import ModelSpec
+from engine.resolve import is_guided
 from engine.stages import Stage, encode, latents, schedule
 from engine.types import Request, State
 
@@ -29,6 +33,27 @@ def unscale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
         return latents * std + mean
     unscaled: torch.Tensor = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
     return unscaled
+
+
+def dynamic_shift(tokens: int, config: Mapping[str, Any]) -> float:
+    """Return mu of a flow-matching schedule that shifts with the number of tokens (Esser et al., 2024)."""
+    mu: float = calculate_shift(
+        tokens,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.15),
+    )
+    return mu
+
+
+def assemble(cls: Any, components: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """Build a stock pipeline over loaded components, with those settings of its model_index.json that it takes."""
+    names = inspect.signature(cls.__init__).parameters
+    given = {key: value for key, value in {**settings, **components}.items() if key in names}
+    pipeline = cls(**given)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 class BaseModel:
@@ -64,12 +89,16 @@ class BaseModel:
     def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:
         raise TypeError(f"{type(self).__name__} must say how its network is called")
 
+    def guided(self, state: State) -> bool:
+        """Whether the run uses classifier-free guidance."""
+        return is_guided(state.request, self.spec)
+
     def guide(self, state: State, cond: torch.Tensor, uncond: torch.Tensor | None) -> torch.Tensor:
         """Classifier-free guidance (Ho and Salimans, 2022): uncond + scale * (cond - uncond)."""
         if uncond is None:
             return cond
-        scale = state.request.true_cfg_scale
-        assert scale is not None
+        assert self.spec.cfg_scale is not None
+        scale: float = getattr(state.request, self.spec.cfg_scale)
         return uncond + scale * (cond - uncond)
 
     def decode(self, state: State) -> None:
@@ -88,5 +117,25 @@ class BaseModel:
         clean: torch.Tensor = state.latents - sigma.to(state.latents) * prediction
         return clean
 
+    def input_image(self, state: State, processor: Any) -> torch.Tensor:
+        """Return the one input image, fitted to the grid, as (1, 3, H, W) in [-1, 1]."""
+        (source,) = state.request.image_path or ()
+        image: torch.Tensor = processor.preprocess(media.fit(media.open_image(source), _asked(state), state.grid))
+        return image.to(torch.float32)
+
+    def input_mask(self, state: State, processor: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Return the mask of the input image, 1 = change, as (1, 1, h, w) for latents (1, channels, h, w)."""
+        (source,) = state.request.image_path or ()
+        assert state.request.mask_path is not None
+        image = media.open_mask(state.request.mask_path, media.image_size(source))
+        mask = processor.preprocess(media.fit(image, _asked(state), state.grid))
+        return torch.nn.functional.interpolate(mask, size=tuple(latents.shape[-2:]))
+
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
         return unscale(latents, self.components["vae"])
+
+
+def _asked(state: State) -> tuple[int, int]:
+    height, width = state.request.height, state.request.width
+    assert height is not None and width is not None
+    return height, width

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FluxInpaintPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import randn_tensor
 
-from engine import media
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, like, unscale
+from engine.models.base import BaseModel, assemble, dynamic_shift, like, unscale
 from engine.types import State
 
 
@@ -22,7 +20,9 @@ class Model(BaseModel):
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
-        self.helpers: Any = FluxInpaintPipeline(**components)  # its parts are used, its __call__ never
+        self.helpers = assemble(
+            FluxInpaintPipeline, components, spec.settings
+        )  # its parts are used, its __call__ never
 
     @property
     def network(self) -> Any:
@@ -32,7 +32,7 @@ class Model(BaseModel):
         request = state.request
         state.cond = self._conditioning(state, request.prompt or "")
         # As diffusers: guidance needs a scale above 1 and a negative prompt, of which "" is one.
-        if (request.true_cfg_scale or 0) > 1 and request.negative_prompt is not None:
+        if self.guided(state) and request.negative_prompt is not None:
             state.uncond = self._conditioning(state, request.negative_prompt)
 
     def _conditioning(self, state: State, prompt: str) -> dict[str, Any]:
@@ -54,32 +54,18 @@ class Model(BaseModel):
         }
 
     def encode_image(self, state: State) -> None:
-        (source,) = state.request.image_path or ()
-        request, vae = state.request, self.components["vae"]
-        assert request.height is not None and request.width is not None
-        size = (request.height, request.width)
-        image = media.fit(media.open_image(source), size, state.grid)
-        state.image = self.helpers.image_processor.preprocess(image).to(torch.float32)
-        encoded = self.helpers._encode_vae_image(like(state.image, vae), state.generator)
+        state.image = self.input_image(state, self.helpers.image_processor)
+        encoded = self.helpers._encode_vae_image(like(state.image, self.components["vae"]), state.generator)
         state.image_latents = self._pack(encoded.to(self.network.dtype))
-        if request.mask_path:
-            mask_image = media.open_mask(request.mask_path, media.image_size(source))
-            mask = self.helpers.mask_processor.preprocess(media.fit(mask_image, size, state.grid))
-            height, width = encoded.shape[-2:]
-            mask = torch.nn.functional.interpolate(mask, size=(height, width))
+        if state.request.mask_path:
+            mask = self.input_mask(state, self.helpers.mask_processor, encoded)
             state.mask = self._pack(like(mask, state.image_latents).repeat(1, encoded.shape[1], 1, 1))
 
     def schedule(self, state: State) -> None:
         rows, columns = self._tokens(state)
-        config, steps = state.scheduler.config, state.request.num_inference_steps
-        mu = calculate_shift(
-            rows * columns,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
+        steps = state.request.num_inference_steps
         assert steps is not None
+        mu = dynamic_shift(rows * columns, state.scheduler.config)
         state.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=state.device, mu=mu)
         state.timesteps = state.scheduler.timesteps
 

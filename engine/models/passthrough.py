@@ -13,8 +13,8 @@ import torch
 from engine import log, media
 from engine.catalog import ModelSpec
 from engine.errors import ModelError
-from engine.models.base import BaseModel
-from engine.passes.precision import DENOISERS
+from engine.models.base import BaseModel, assemble
+from engine.passes.precision import DENOISERS, ENCODERS
 from engine.stages import Stage
 from engine.stages.decode import cancellable
 from engine.types import Request, State, Task
@@ -119,11 +119,7 @@ class Model(BaseModel):
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
-        cls = pipeline_class(spec.pipeline)
-        names = inspect.signature(cls.__init__).parameters
-        settings = {key: value for key, value in spec.settings.items() if key in names}
-        self.pipeline = cls(**settings, **components)
-        self.pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = assemble(pipeline_class(spec.pipeline), components, spec.settings)
 
     def offload(self, device: torch.device) -> bool:
         """Keep every component in host memory between uses; the stock call moves them, so its own hooks do it."""
@@ -152,7 +148,7 @@ class Model(BaseModel):
         parameters = _parameters(type(self.pipeline))
         arguments = self._arguments(state, parameters)
         watched = [part for name, part in self.components.items() if name.startswith(DENOISERS)]
-        others = [part for name, part in self.components.items() if name.startswith("text_encoder")]
+        others = [part for name, part in self.components.items() if name.startswith(ENCODERS)]
         vae = self.components.get("vae")
         watch = _Watch(state, vae)
         hooks = [network.register_forward_pre_hook(watch.before, with_kwargs=True) for network in watched]

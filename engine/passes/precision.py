@@ -8,6 +8,7 @@ from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.errors import UsageError
 
+ENCODERS = ("text_encoder", "vision_language_encoder")
 DENOISERS = ("transformer", "unet", "prior", "critic")
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "processor", "image_processor")
 
@@ -19,7 +20,7 @@ def plan(components: Iterable[str], config: EngineConfig, spec: ModelSpec) -> di
     Raises UsageError when `text_encoder_precisions` has neither one entry nor one per text encoder.
     """
     names = [name for name in components if not name.startswith(WITHOUT_WEIGHTS)]
-    encoders = sorted(name for name in names if name.startswith("text_encoder"))
+    encoders = sorted(name for name in names if name.startswith(ENCODERS))
     wanted = config.text_encoder_precisions or ()
     if len(wanted) > 1 and len(wanted) != len(encoders):
         raise UsageError(

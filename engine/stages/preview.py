@@ -34,8 +34,8 @@ def jpeg(vae: Any, latents: torch.Tensor) -> bytes:
 
 
 def fit(vae: Any) -> bool:
-    """Fit the map of a VAE, once; return whether there can be previews: its encoder is there and takes pictures."""
-    if vae is None or getattr(vae, "encoder", None) is None or _takes_clips(vae):
+    """Fit the map of a VAE, once; return whether there can be previews: its encoder must be there."""
+    if vae is None or getattr(vae, "encoder", None) is None:
         return False
     if vae not in _matrices:
         _matrices[vae] = _map(vae)
@@ -52,7 +52,11 @@ def _map(vae: Any) -> torch.Tensor:
     coarse = torch.rand(SAMPLES, 3, COLOURS, COLOURS, generator=generator)
     fields = torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear")
     with torch.no_grad():
-        latents = vae.encode((fields * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        pictures = (fields * 2 - 1).to(vae.device, vae.dtype)
+        if _takes_clips(vae):  # a picture is a clip of one frame
+            latents = vae.encode(pictures[:, :, None]).latent_dist.mode()[:, :, 0]
+        else:
+            latents = vae.encode(pictures).latent_dist.mode()
     small = torch.nn.functional.interpolate(fields, size=latents.shape[-2:], mode="area")
     inputs = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2)
     inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import imageio_ffmpeg
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from engine import media, recipe_file
-from engine.errors import InputError, NotAvailable, SgdiffError, UsageError
+from engine.errors import InputError, SgdiffError, UsageError
 from engine.types import Request
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
@@ -129,16 +130,66 @@ def test_what_is_no_image_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_bad_data_uri_is_said_without_repeating_it() -> None:
     form = "image_path: data URI: must have the form data:image/...;base64,..."
-    assert message(lambda: media.open_image("data:text/plain;base64,AAAA")) == form
-    assert message(lambda: media.open_image("data:image/png,AAAA")) == form
+    for uri in ("data:text/plain;base64,AAAA", "data:image/png,AAAA", "data:video/mp4;base64,AAAA", "data:", "DATA:x"):
+        assert message(lambda uri=uri: media.open_image(uri), code="invalid_url") == form  # type: ignore[misc]
     assert message(lambda: media.open_image("data:image/png;base64,A!")) == "image_path: data URI: is no valid base64"
 
 
-@pytest.mark.parametrize("url", ["http://host/a.png", "HTTPS://host/a.png"])
-def test_urls_are_not_available_yet(url: str) -> None:
-    expected = "image_path: URLs are not available yet"
-    assert message(lambda: media.open_image(url), NotAvailable, "unsupported_parameter") == expected
-    assert message(lambda: media.image_size(url), NotAvailable, "unsupported_parameter") == expected
+def test_data_uris_of_every_spelling(tmp_path: Path) -> None:
+    source = stored(Image.fromarray(FRAMES[0]), tmp_path / "a.png")
+    text = base64.b64encode(Path(source).read_bytes()).decode()
+    assert "+" in text
+    assert "/" in text
+    for uri in (
+        f"data:image/png;charset=utf-8;base64,{text}",
+        f"DATA:IMAGE/PNG;BASE64,{text}",
+        f"data:image/svg+xml;base64,{text}",  # what it is called does not count
+        f"data:image/png;base64,{text.replace('+', '-').replace('/', '_').rstrip('=')}",
+        f"data:image/png;base64,{quote(text, safe='')}",
+        f"data:image/png;base64,{text[:60]}\r\n {text[60:]}",
+    ):
+        assert media.sha256_of(uri) == media.sha256_of(source)
+
+
+def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> list[str]:
+    """Let every URL lead to `data`; return the list of those that are fetched."""
+    fetched: list[str] = []
+    monkeypatch.setattr(media.fetch, "fetch", lambda url, *_, **__: fetched.append(url) or data)
+    return fetched
+
+
+def test_a_url_becomes_the_image_that_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = stored(Image.new("RGB", (8, 4), RED), tmp_path / "a.webp")
+    fetched = give(monkeypatch, Path(source).read_bytes())
+    uri = media.inlined("https://host/a.png")
+    assert uri.startswith("data:image/webp;base64,")
+    assert media.sha256_of(uri) == media.sha256_of(source)
+    assert fetched == ["https://host/a.png"]
+    assert [media.inlined(text) for text in (source, uri)] == [source, uri]
+    assert fetched == ["https://host/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"<html>", "is no image of a kind that can be read (png, jpeg, webp, gif, bmp)"),
+        (b"", "is no image of a kind that can be read (png, jpeg, webp, gif, bmp)"),
+        (b"\x89PNG\r\n\x1a\nx", "is no image of a kind that can be read (png, jpeg, webp, gif, bmp)"),
+        (b"BM" + b"\0" * 80, "is a damaged image"),
+    ],
+)
+def test_what_is_fetched_and_no_image_is_a_failed_fetch(
+    data: bytes, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(monkeypatch, data)
+    found = message(lambda: media.inlined("https://host/a.png?sig=1", "mask_path"), code="image_fetch_failed")
+    assert found == f"Failed to process image source: https://host/a.png: {problem}"
+
+
+def test_other_schemes_are_no_files() -> None:
+    expected = "image_path: file:///a.png: must be a file, an http(s) URL or a data URI of an image"
+    for read in (media.open_image, media.image_size, media.inlined, media.sha256_of):
+        assert message(lambda read=read: read("file:///a.png"), code="invalid_url") == expected  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp"])

@@ -14,6 +14,7 @@ import pytest
 
 from engine import catalog, schema
 from engine.errors import UsageError
+from engine.resolve import resolve
 from engine.types import Artifact, LoraRef, Output, Progress, Request, Timings
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def test_outputs_need_a_seed() -> None:
 def test_resolve_is_the_catalogs() -> None:
     spec = catalog.MODELS[0]
     request = Request(prompt="x", seed=1)
-    assert request.resolve(spec) == catalog.resolve(request, spec)
+    assert request.resolve(spec) == resolve(request, spec)
     assert request.resolve(spec) != request
 
 

@@ -18,7 +18,7 @@ from engine.models import tiny
 # diffusers' Euler scheduler hands numpy a tensor
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CALLS: dict[str, dict[str, Any]] = {
     "flux": {"height": 64, "width": 64, "max_sequence_length": 32},
     "flux-schnell": {"height": 64, "width": 64, "max_sequence_length": 32},
@@ -104,7 +104,7 @@ def test_a_failure_while_saving_leaves_nothing(tmp_path: Path, monkeypatch: pyte
             Path(folder).mkdir()
             raise OSError("disk full")
 
-    monkeypatch.setitem(tiny.FAMILIES, "flux", lambda seeds: Broken())
+    monkeypatch.setattr(tiny, "_recipe", lambda family: lambda seeds: Broken())
     with pytest.raises(OSError, match="disk full"):
         tiny.make("flux", tmp_path / "flux")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,103 @@
+"""What tiny models of several families are made of: tokenizers, encoders, a VAE for pictures."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from typing import Any
+
+HIDDEN = 32  # width of every text encoder
+HEADS = 4  # so that two and four devices can share them
+HEAD_DIM = 16
+
+
+class Seeds:
+    """Give every module its own seed, so that one more module does not change the others."""
+
+    def __init__(self, seed: int) -> None:
+        self.next = seed * 1000
+
+    def build(self, cls: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Build one module from the next seed, in eval mode."""
+        import torch
+
+        torch.manual_seed(self.next)
+        self.next += 1
+        return cls(*args, **kwargs).eval()
+
+
+def new(cls: Any, **parts: Any) -> Any:
+    """Build a pipeline or a scheduler."""
+    return cls(**parts)  # diffusers leaves constructors untyped
+
+
+def clip_tokenizer() -> Any:
+    """One token per byte, and per byte that ends a word."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    symbols = sorted(ByteLevel.alphabet())
+    names = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={name: i for i, name in enumerate(names)}, merges=[], model_max_length=77)
+
+
+def t5_tokenizer() -> Any:
+    """One token per character; a character outside printable ASCII is unknown."""
+    from transformers import T5Tokenizer
+
+    letters = string.ascii_letters + string.digits + string.punctuation
+    vocab = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((letter, -3.0) for letter in letters),
+    ]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=512)
+
+
+def clip_encoder(seeds: Seeds, tokenizer: Any, projection: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        projection_dim=HIDDEN,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,  # the pooled vector is taken at the first of these
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return seeds.build(CLIPTextModelWithProjection if projection else CLIPTextModel, config)
+
+
+def t5_sizes(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "d_model": HIDDEN,
+        "d_ff": 2 * HIDDEN,
+        "d_kv": HIDDEN // HEADS,
+        "num_heads": HEADS,
+        "num_layers": 2,
+        "feed_forward_proj": "gated-gelu",
+    }
+
+
+def image_vae(seeds: Seeds, **config: Any) -> Any:
+    """Return a VAE of the real factor 8 with the smallest channels."""
+    from diffusers import AutoencoderKL
+
+    return seeds.build(
+        AutoencoderKL,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=32,
+        latent_channels=4,
+        **config,
+    )
