@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
 import itertools
@@ -14,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
-from engine import video
-from engine.errors import InputError, NotAvailable, UsageError, listed
+from engine import fetch, video
+from engine.errors import InputError, UsageError, listed
 from engine.recipe_file import image_fields, parameters_text, read_recipe, video_tags
 from engine.types import Request
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "encode", "fit", "image_size", "jpeg_preview", "open_image", "open_mask", "parameters_text", "quality",
+    "encode", "fit", "image_size", "inlined", "jpeg_preview", "open_image", "open_mask", "parameters_text", "quality",
     "read_recipe", "sha256_of",
 ]  # fmt: skip
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
-DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
+DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,(.*)", re.DOTALL | re.IGNORECASE)
+URL_SAFE = str.maketrans("-_", "+/", " \t\r\n")  # the other alphabet of base64; line ends mean nothing
 QUALITIES = {"low": 35, "medium": 55, "high": 90, "maximum": 100}
 IMAGE_QUALITY, VIDEO_QUALITY = 75, 50
 FPS = 16
@@ -43,7 +44,7 @@ MASK = "mask_path"
 def open_image(source: str, max_pixels: float = MAX_PIXELS, field: str = "image_path") -> Image.Image:
     """Return an input image as RGB: upright, on white where it was transparent, the first frame of several.
 
-    `source` is a file or a data URI, `field` the setting that messages name. Raises InputError.
+    `source` is a file, a URL or a data URI, `field` the setting that messages name. Raises InputError.
     """
     return _on_white(_load(source, max_pixels, field))
 
@@ -80,6 +81,24 @@ def image_size(source: str, field: str = "image_path") -> tuple[int, int]:
 def sha256_of(source: str, field: str = "image_path") -> str:
     """Return the sha256 of an input file's bytes. Raises InputError."""
     return hashlib.sha256(_bytes(source, field)).hexdigest()
+
+
+def inlined(source: str, field: str = "image_path", rules: fetch.Rules | None = None) -> str:
+    """Return a source; if it is a URL, the image that lies there as a data URI. Raises InputError.
+
+    Whoever reads the result, however often, sees the same bytes, and nothing is fetched again.
+    """
+    if not fetch.is_url(source):
+        return source
+    data = fetch.fetch(source, rules, field)
+    uri = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    try:
+        _load(uri, MAX_PIXELS, field)
+        with _open(uri, MAX_PIXELS, field) as image:
+            kind = image.get_format_mimetype()
+    except InputError as error:
+        raise fetch.failure(source, error.message.partition("data URI: ")[2], field) from error
+    return uri.replace("image/png", kind or "image/png", 1)
 
 
 def fit(image: Image.Image, size: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
@@ -154,7 +173,7 @@ def jpeg_preview(rgb: np.ndarray[Any, Any]) -> bytes:
 
 
 def _name(source: str) -> str:
-    return "data URI" if source.startswith("data:") else source
+    return "data URI" if _is_data(source) else fetch.shown(source) if fetch.is_url(source) else source
 
 
 def _fail(field: str, source: str, problem: str, code: str | None = None) -> InputError:
@@ -162,16 +181,10 @@ def _fail(field: str, source: str, problem: str, code: str | None = None) -> Inp
 
 
 def _bytes(source: str, field: str) -> bytes:
-    if source.lower().startswith(("http://", "https://")):
-        raise NotAvailable(f"{field}: URLs are not available yet", param=field)
-    if source.startswith("data:"):
-        found = DATA_URI.fullmatch(source)
-        if found is None:
-            raise _fail(field, source, "must have the form data:image/...;base64,...")
-        try:
-            return base64.b64decode(found[1], validate=True)
-        except binascii.Error as error:
-            raise _fail(field, source, "is no valid base64") from error
+    if fetch.is_url(source):
+        return fetch.fetch(source, field=field)
+    if _is_data(source):
+        return _data(source, field)
     path = Path(source).expanduser()
     if not path.exists():
         raise _fail(field, source, "no such file")
@@ -181,6 +194,22 @@ def _bytes(source: str, field: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise _fail(field, source, f"cannot be read: {error.strerror}") from error
+
+
+def _is_data(source: str) -> bool:
+    return source[:5].lower() == "data:"
+
+
+def _data(source: str, field: str) -> bytes:
+    """Return the bytes of a data URI, in either alphabet of base64, percent-encoded or not, padded or not."""
+    found = DATA_URI.fullmatch(source)
+    if found is None:
+        raise _fail(field, source, "must have the form data:image/...;base64,...", "invalid_url")
+    text = (unquote(found[1]) if "%" in found[1] else found[1]).translate(URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError as error:
+        raise _fail(field, source, "is no valid base64") from error
 
 
 @contextmanager

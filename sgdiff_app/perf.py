@@ -27,12 +27,20 @@ def content(
         "device": device_name(device),
         "torch": recipe.versions()["torch"],
         "outputs": len(outputs),
-        "request": schema.plain(first),
+        "request": {name: _without_bytes(value) for name, value in schema.plain(first).items()},
     }
     timings = together([output.timings for output in outputs])
     return profiler.perf_dump(
         timings, request_id=request_id, commit=environment.git_commit, tag="cli_generate", meta=meta
     )
+
+
+def _without_bytes(value: Any) -> Any:
+    """Return a field of a request, an input that holds its own bytes only by its kind."""
+    if isinstance(value, list):
+        return [_without_bytes(entry) for entry in value]
+    is_data = isinstance(value, str) and value[:5].lower() == "data:"
+    return value.partition(";")[0] if is_data else value
 
 
 def together(timings: Sequence[Timings]) -> Timings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,14 @@ def test_the_times_of_all_outputs_add_up() -> None:
     assert (meta["prompt"], meta["model"], meta["device"], meta["outputs"]) == ("a fox", "model", "cpu", 2)
     assert meta["request"]["seed"] == 1
     json.dumps(content)
+
+
+def test_the_bytes_of_an_input_are_left_out() -> None:
+    drawn = output((1.0,), 1.0)
+    request = drawn.request.replace(image_path=("data:image/png;base64,AAAA", "a.png"), mask_path="DATA:image/gif;x")
+    content = perf.content([replace(drawn, request=request)], "id", env.read(), "model", "cpu")
+    shown = content["meta"]["request"]
+    assert (shown["image_path"], shown["mask_path"]) == (["data:image/png", "a.png"], "DATA:image/gif")
 
 
 def test_files_appear_whole() -> None:

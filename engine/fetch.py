@@ -1,0 +1,299 @@
+"""Input images by http(s) URL: from public addresses only, over checked connections, bounded in time and size."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
+
+from engine.errors import InputError
+
+PORTS = {"http": 80, "https": 443}
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+REDIRECTS = (301, 302, 303, 307, 308)
+CHUNK = 65536
+Socket = TypeVar("Socket", bound=socket.socket)
+AGENT = "sgdiff-app"
+# Not for the public, although `ipaddress` of some Python versions calls a part of them global.
+REFUSED = tuple(
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16")
+)
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How far a download may go. `allow_hosts` are exempt from the rules for addresses and ports."""
+
+    allow_hosts: tuple[str, ...] = ()
+    max_bytes: int = 50_000_000
+    connect_s: float = 10.0  # to connect, and for each wait for more bytes
+    total_s: float = 30.0  # redirects and further tries included
+    redirects: int = 3
+    tries: int = 3
+    pause_s: float = 0.5  # before the second try; doubled before each further one
+    resolver: Callable[..., list[Any]] = socket.getaddrinfo
+    trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
+
+    def allows(self, host: str) -> bool:
+        return host in {entry.lower().strip("[]").rstrip(".") for entry in self.allow_hosts}
+
+
+DEFAULT = Rules()
+
+
+def is_url(source: str) -> bool:
+    """Say whether an input is meant as a URL of any scheme; data URIs hold their bytes and are none."""
+    return URL.match(source) is not None
+
+
+def fetch(url: str, rules: Rules | None = None, field: str = "image_path") -> bytes:
+    """Return what lies at a URL. Raises InputError: `invalid_url` or `image_fetch_failed`, with no address in it."""
+    rules = rules or DEFAULT
+    try:
+        target = parse(url)
+    except _InvalidError as error:
+        raise InputError(f"{field}: {shown(url)}: {error}", code="invalid_url", param=field) from None
+    download = _Download(rules)
+    # In a thread of its own: neither a name server nor a server that sends byte by byte can hold the caller longer.
+    pool = ThreadPoolExecutor(1, "fetch")
+    try:
+        return pool.submit(download.run, target).result(rules.total_s)
+    except TimeoutError:
+        raise failure(url, f"took longer than {rules.total_s:g} s", field) from None
+    except _FailedError as error:
+        raise failure(url, str(error), field) from error.__cause__
+    finally:
+        download.end()
+        pool.shutdown(wait=False)
+
+
+def failure(url: str, problem: str, field: str = "image_path") -> InputError:
+    """Return the error of a URL that gives no image."""
+    text = f"Failed to process image source: {shown(url)}: {problem}"
+    return InputError(text, code="image_fetch_failed", param=field)
+
+
+def shown(url: str) -> str:
+    """Return a URL for a message: without what may be secret, a password or a signature."""
+    scheme, _, rest = url.partition("://")
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = place.partition("/")
+    text = "".join(c if c.isprintable() else "?" for c in f"{scheme}://{host.rpartition('@')[2]}{slash}{path}")
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL taken apart; `path` includes the query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+class _InvalidError(Exception):
+    """A URL that can be none of ours."""
+
+
+class _FailedError(Exception):
+    """A download that went wrong; worth another try when it is transient."""
+
+    def __init__(self, problem: str, transient: bool = False) -> None:
+        super().__init__(problem)
+        self.transient = transient
+
+
+def parse(url: str) -> Target:
+    """Take an http(s) URL apart; what two programs could read in two ways is refused."""
+    if re.search(r"[\x00-\x20\x7f\\]", url):
+        raise _InvalidError("must not hold spaces, control characters or backslashes")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _InvalidError("is no valid URL") from None
+    scheme = parts.scheme.lower()
+    if scheme not in PORTS:
+        raise _InvalidError("must be a file, an http(s) URL or a data URI of an image")
+    if parts.username is not None or parts.password is not None:
+        raise _InvalidError("must not hold a user name or password")
+    host = (parts.hostname or "").rstrip(".")
+    with suppress(UnicodeError):
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
+    if not host or not host.isascii() or "%" in host:
+        raise _InvalidError("names no host")
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    return Target(scheme, host, PORTS[scheme] if port is None else port, path + (f"?{query}" if query else ""))
+
+
+def is_public(address: str) -> bool:
+    """Say whether an address is one of the public internet, also where it carries an IPv4 address inside."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = _carried(found)
+        if inner is not None:
+            return is_public(str(inner))
+        if found not in GLOBAL_UNICAST:
+            return False
+    refused = any(found in network for network in REFUSED if network.version == found.version)
+    return found.is_global and not (refused or found.is_multicast or found.is_reserved)
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address in SIX_TO_FOUR:
+        return address.sixtofour
+    return ipaddress.IPv4Address(address.packed[12:]) if address in NAT64 else None
+
+
+class _Download:
+    """One download with its further tries, which `end` stops from another thread."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.ended = Event()
+        self.socket: socket.socket | None = None
+
+    def end(self) -> None:
+        """Stop whatever waits for the network."""
+        self.ended.set()
+        held = self.socket
+        if held is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(held, socket.SHUT_RDWR)  # the class's own, past TLS that may be half made
+
+    def run(self, target: Target) -> bytes:
+        """Return the bytes. Raises _FailedError."""
+        for number in range(1, self.rules.tries + 1):
+            try:
+                return self._follow(target)
+            except _FailedError as error:
+                last = not error.transient or number == self.rules.tries
+                if last or self.ended.wait(self.rules.pause_s * 2 ** (number - 1)):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _follow(self, target: Target) -> bytes:
+        for _ in range(self.rules.redirects + 1):
+            answer = self._get(target)
+            if isinstance(answer, bytes):
+                return answer
+            try:
+                target = parse(urljoin(target.url, answer))
+            except (_InvalidError, ValueError):
+                raise _FailedError("is redirected to what is no http(s) URL") from None
+        raise _FailedError(f"is redirected more than {self.rules.redirects} times")
+
+    def _get(self, target: Target) -> bytes | str:
+        """Return the bytes at a URL, or where else they are."""
+        connection = http.client.HTTPConnection(target.host, target.port)
+        connection.auto_open = 0  # never by itself: it would look the name up again
+        try:
+            connection.sock = self._connect(target)
+            headers = {"Host": target.authority, "Accept": "image/*", "Accept-Encoding": "identity"}
+            connection.request("GET", target.path, headers={**headers, "User-Agent": AGENT, "Connection": "close"})
+            with connection.getresponse() as response:
+                return self._read(response)
+        except TimeoutError as error:
+            raise _FailedError("the server does not answer in time", transient=True) from error
+        except ssl.SSLCertVerificationError as error:
+            raise _FailedError("its certificate is not one to trust for this host") from error
+        except http.client.IncompleteRead as error:
+            raise _FailedError("the connection was lost half way", transient=True) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _FailedError("the connection failed") from error
+        finally:
+            connection.close()
+
+    def _connect(self, target: Target) -> socket.socket:
+        """Return a connection to an address of the host, all of which have been checked."""
+        problem = OSError("no address")
+        for family, address in self._addresses(target):
+            plain = self._hold(socket.socket(family, socket.SOCK_STREAM))
+            try:
+                plain.settimeout(self.rules.connect_s)
+                plain.connect(address)
+            except OSError as error:  # the next address may answer
+                plain.close()
+                problem = error
+                continue
+            return plain if target.scheme == "http" else self._secured(plain, target.host)
+        raise problem
+
+    def _secured(self, plain: socket.socket, host: str) -> socket.socket:
+        context = self.rules.trust()
+        secured = self._hold(context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False))
+        try:
+            secured.do_handshake()
+        except OSError:
+            secured.close()
+            raise
+        return secured
+
+    def _hold(self, made: Socket) -> Socket:
+        """Keep a socket where `end` finds it."""
+        self.socket = made
+        if self.ended.is_set():
+            made.close()
+            raise TimeoutError
+        return made
+
+    def _addresses(self, target: Target) -> list[tuple[int, Any]]:
+        """Look the host up, once. Raises _FailedError unless every one of its addresses may be connected to."""
+        free = self.rules.allows(target.host)
+        if not free and target.port not in PORTS.values():
+            raise _FailedError("only the ports 80 and 443 are allowed")
+        try:
+            found = self.rules.resolver(target.host, target.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise _FailedError("its host cannot be found") from None
+        if not found or not (free or all(is_public(str(entry[4][0])) for entry in found)):
+            raise _FailedError("its host is not on the public internet")
+        return [(entry[0], entry[4]) for entry in found]
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes | str:
+        status, location = response.status, response.getheader("Location")
+        if status in REDIRECTS and location:
+            return location
+        if status != 200:
+            raise _FailedError(f"the server answered {status}", transient=status == 429 or status >= 500)
+        bound, data = self.rules.max_bytes, bytearray()
+        too_large = _FailedError(f"is larger than {bound / 1e6:g} MB")
+        if (response.length or 0) > bound:
+            raise too_large
+        while chunk := response.read1(CHUNK):
+            data += chunk
+            if len(data) > bound:
+                raise too_large
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return bytes(data)
