@@ -18,7 +18,7 @@ from engine.types import Request
 
 TINY, DEV, SCHNELL = MODELS[:3]
 EDITOR = ModelSpec(  # takes several images, no mask, no strength
-    id="editor", family="x", pipeline="X", tasks=("TI2I",), uses=("image_path",),
+    id="editor", family="x", pipeline="X", tasks=("TI2I",), uses=("image_path",), max_images=16,
     defaults={"num_inference_steps": 10, "height": 512, "width": 512},
 )  # fmt: skip
 VIDEO = ModelSpec(
@@ -27,6 +27,8 @@ VIDEO = ModelSpec(
     defaults={"num_inference_steps": 50, "height": 480, "width": 832, "num_frames": 81, "fps": 16,
               "guidance_scale": 5.0},
 )  # fmt: skip
+# What a stock call uses is read off its signature when a model is found.
+NATIVE = [spec for spec in MODELS if spec.family != "passthrough"]
 BARE = ModelSpec(id="bare", family="x", pipeline="X", tasks=("T2I",))
 COMPONENTS = {"transformer": {"guidance_embeds": True, "num_layers": 1}, "vae": {}}
 
@@ -47,17 +49,40 @@ def ask(**fields: Any) -> Request:
     return Request(**{"prompt": "a lighthouse", "seed": 1, **fields})
 
 
+def _input(spec: ModelSpec) -> dict[str, Any]:
+    return {"image_path": ("a.png",)} if "image_path" in spec.uses else {}
+
+
 def refusal(request: Request, spec: ModelSpec, **words: Any) -> UsageError:
     with pytest.raises(UsageError) as caught:
         resolve(request, spec, **words)
     return caught.value
 
 
-@pytest.mark.parametrize("spec", [*MODELS, EDITOR, VIDEO], ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", [*NATIVE, EDITOR, VIDEO], ids=lambda spec: spec.id)
 def test_the_models_defaults_fill_what_was_left_open(spec: ModelSpec) -> None:
-    resolved = resolve(ask(image_path=("a.png",)) if "strength" in spec.uses else ask(), spec)
+    resolved = resolve(ask(**_input(spec)), spec)
     assert {name: getattr(resolved, name) for name in spec.defaults} == dict(spec.defaults)
-    assert resolved.output_format == ("mp4" if spec is VIDEO else "png")
+    assert resolved.output_format == ("mp4" if spec.is_video else "png")
+
+
+def test_a_small_clip_has_defaults_of_its_own() -> None:
+    spec = dataclasses.replace(
+        VIDEO,
+        uses=(*VIDEO.uses, "flow_shift"),
+        defaults={**VIDEO.defaults, "height": 720, "width": 1280, "flow_shift": 5.0},
+        small_defaults={"flow_shift": 3.0},
+        max_pixels=10**9,
+    )
+    assert resolve(ask(), spec).flow_shift == 5.0
+    assert resolve(ask(height=480, width=832), spec).flow_shift == 3.0
+    assert resolve(ask(height=832, width=480, flow_shift=4.0), spec).flow_shift == 4.0
+
+
+def test_a_model_takes_so_many_images() -> None:
+    three = dataclasses.replace(EDITOR, max_images=3)
+    error = refusal(ask(image_path=("a.png",) * 4), three)
+    assert (error.code, error.message) == ("too_many_images", "image_path: editor takes at most 3 images, got 4")
 
 
 def test_what_was_asked_for_stays() -> None:
@@ -72,10 +97,10 @@ def test_zero_is_asked_for_too() -> None:
     assert (resolved.true_cfg_scale, resolved.negative_prompt, resolved.strength) == (0.0, "", 0.0)
 
 
-@pytest.mark.parametrize("spec", [*MODELS, VIDEO], ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", [*NATIVE, VIDEO], ids=lambda spec: spec.id)
 def test_a_resolved_request_resolves_to_itself(spec: ModelSpec) -> None:
     """So that a recipe, which holds the resolved request, draws the same again."""
-    resolved = resolve(ask(quality="low"), spec)
+    resolved = resolve(ask(quality="low", **_input(spec)), spec)
     assert resolve(resolved, spec) == resolved
     assert resolve(schema.read(Request, schema.plain(resolved)), spec) == resolved
 

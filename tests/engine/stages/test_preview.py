@@ -47,11 +47,25 @@ def test_a_preview_shows_the_colours_and_the_map_is_fitted_once() -> None:
     np.testing.assert_allclose(shown[64, 224], [26, 51, 204], atol=12)
 
 
-def test_no_preview_without_an_encoder_or_for_clips() -> None:
+def test_no_preview_without_an_encoder() -> None:
     vae = _Averaging()
     vae.encoder = None  # type: ignore[assignment]
     assert not preview.fit(vae)
-    clips = _Averaging()
-    clips.encoder = torch.nn.Conv3d(1, 1, 1)  # type: ignore[assignment]
-    assert not preview.fit(clips)
     assert not preview.fit(None)
+
+
+def test_a_vae_of_clips_is_fitted_on_clips_of_one_frame() -> None:
+    pictures, clips = _Averaging(), _Averaging()
+    clips.encoder = torch.nn.Conv3d(1, 1, 1)  # type: ignore[assignment]
+    of_picture = clips.encode
+
+    def encode(pixels: torch.Tensor) -> Any:
+        assert pixels.shape[1:3] == (3, 1)
+        latents = of_picture(pixels[:, :, 0]).latent_dist.mode()[:, :, None]
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
+
+    clips.encode = encode  # type: ignore[method-assign]
+    latents = torch.rand(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert preview.fit(pictures)
+    assert preview.fit(clips)
+    assert preview.jpeg(clips, latents) == preview.jpeg(pictures, latents)
