@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.catalog import by_name
 from engine.config import EngineConfig
-from engine.engine import Engine
+from engine.engine import Engine, resolve
 from engine.errors import Cancelled, ModelError, NotAvailable, UsageError
 from engine.runtime.control import Control
 from engine.types import Output, Progress, Request
@@ -173,6 +174,20 @@ def test_a_mask_of_another_size(flux: Engine, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         flux.generate(**FIELDS, image_path=str(tmp_path / "image.png"), mask_path=str(tmp_path / "mask.png"))
     assert error.value.message == "mask_path: is 32x64, but the image is 64x64"
+
+
+@pytest.mark.parametrize(("asked", "resolved"), [(None, 7.5), (2.0, 2.0)])
+def test_an_engine_has_a_default_that_a_request_overrides(asked: float | None, resolved: float) -> None:
+    wan = by_name("Wan2.1-T2V-1.3B")
+    assert wan is not None
+    config = EngineConfig(flow_shift=7.5)
+    assert resolve(Request(prompt="x", flow_shift=asked), wan, config).flow_shift == resolved
+
+
+def test_an_engines_default_for_other_models_is_no_error() -> None:
+    flux = by_name("FLUX.1-dev")
+    assert flux is not None
+    assert resolve(Request(prompt="x"), flux, EngineConfig(flow_shift=7.5)).flow_shift is None
 
 
 def test_a_setting_that_is_not_built(flux_folder: Path) -> None:
