@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 HIDDEN = 32  # width of every text encoder
 HEADS = 4  # so that two and four devices can share them
 HEAD_DIM = 16
+
+# Words of the families' prompt templates and of captions. A tokenizer that knows none of them spells a template out in
+# so many tokens that the prompt behind it is cut off.
+WORDS = (
+    "Describe Generate Picture The You a about actions an and appropriate areas as aspects assistant atmosphere "
+    "attributes background behaviors by camera cat changes clearly color consistency consisting consists content "
+    "detailing details dog environment events explain features focusing following from generate house how image images "
+    "individual information input instruction instructions interactions it its key light lighting main maintain "
+    "maintaining meets modify more motion mountains movement movements new object objects of on one original or out "
+    "over physical presence provided quality quantity red relationships requirements scene set shape should size space "
+    "spatial specified structured style sunset system temporal text texture that the them theme then time to "
+    "transitions under used user users using video visual where while with without"
+)
+QWEN_MARKS = (
+    "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+LLAMA_MARKS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+# Messages with a text, or with a list of parts of which the texts count.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{{ part['text'] if part['type'] == 'text' else '' }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
 
 
 class Seeds:
@@ -54,6 +81,25 @@ def t5_tokenizer() -> Any:
         *((letter, -3.0) for letter in letters),
     ]
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=512)
+
+
+def qwen_tokenizer(marks: Sequence[str] = QWEN_MARKS, **settings: Any) -> Any:
+    """A small byte-level BPE with a chat template, as Qwen, Mistral and Llama have; `marks` are single tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    trained.train_from_iterator([text for word in WORDS.split() for text in (word, f" {word}", f" {word}")], trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, **{"model_max_length": 1024, **settings})
+    tokenizer.add_tokens(list(marks), special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
 
 
 def clip_encoder(seeds: Seeds, tokenizer: Any, projection: bool = False) -> Any:
