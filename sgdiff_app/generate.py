@@ -107,7 +107,7 @@ def check(
 
     source, spec = engines.spec_of(replace(config, offline=True) if offline else config, environment)
     job.naming.check(spec)
-    return source, spec, [engines.resolve(request, spec, config) for request in job.requests]
+    return source, spec, engines.resolve_all(job.requests, spec, config)
 
 
 def run(settings: Settings, environment: Environment) -> int:

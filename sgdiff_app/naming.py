@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import storage
-from engine.catalog import VIDEO_FORMATS, ModelSpec
+from engine.catalog import ModelSpec
 from engine.errors import UsageError, listed
+from engine.resolve import VIDEO_FORMATS
 from sgdiff_app import files
 from sgdiff_app.options import OutputOptions
 

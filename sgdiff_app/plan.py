@@ -41,8 +41,7 @@ def _check(settings: Settings, environment: Environment, config: EngineConfig, f
         spec = _described(found, config)
         if spec is not None:
             job.naming.check(spec)
-            for request in job.requests:
-                engine.resolve(request, spec, config)
+            engine.resolve_all(job.requests, spec, config)
     device = pipeline.pick_device(config.device)
     if spec is not None and spec.family != "passthrough":
         select(config.attention_backend, device)
