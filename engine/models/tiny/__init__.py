@@ -15,8 +15,16 @@ from engine.models.tiny.parts import Seeds
 FAMILIES = {
     "flux": "flux:dev",
     "flux-schnell": "flux:schnell",
+    "flux2": "flux2:dev",
+    "flux2-klein": "flux2:klein",
+    "flux2-klein-base": "flux2:klein_base",
+    "hunyuan-video": "hunyuan_video:t2v",
+    "fast-hunyuan": "hunyuan_video:fast",
+    "ovis": "stock:ovis",
     "wan": "wan:t2v",
     "sdxl": "stock:sdxl",
+    "z-image": "z_image:base",
+    "z-image-turbo": "z_image:turbo",
 }
 
 

@@ -4,7 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.models.tiny.parts import HIDDEN, Seeds, clip_encoder, clip_tokenizer, image_vae, new
+from engine.models.tiny.parts import (
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    Seeds,
+    clip_encoder,
+    clip_tokenizer,
+    image_vae,
+    new,
+    qwen3_sizes,
+    qwen_tokenizer,
+)
+
+
+def ovis(seeds: Seeds) -> Any:
+    """Build Ovis-Image."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, OvisImagePipeline, OvisImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    tokenizer = qwen_tokenizer()
+    return new(
+        OvisImagePipeline,
+        scheduler=new(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
+        vae=image_vae(
+            seeds, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
+        ),
+        text_encoder=seeds.build(Qwen3Model, Qwen3Config(**qwen3_sizes(tokenizer))),
+        tokenizer=tokenizer,
+        transformer=seeds.build(
+            OvisImageTransformer2DModel,
+            in_channels=16,
+            out_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=HEAD_DIM,
+            num_attention_heads=HEADS,
+            joint_attention_dim=HIDDEN,
+            axes_dims_rope=(4, 6, 6),
+        ),
+    )
 
 
 def sdxl(seeds: Seeds) -> Any:

@@ -22,8 +22,13 @@ ROOT = Path(__file__).resolve().parents[4]
 CALLS: dict[str, dict[str, Any]] = {
     "flux": {"height": 64, "width": 64, "max_sequence_length": 32},
     "flux-schnell": {"height": 64, "width": 64, "max_sequence_length": 32},
+    "hunyuan-video": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
+    "fast-hunyuan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
+    "ovis": {"height": 64, "width": 64, "max_sequence_length": 64},
     "wan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 32},
     "sdxl": {"height": 64, "width": 64},
+    "z-image": {"height": 64, "width": 64, "max_sequence_length": 64},
+    "z-image-turbo": {"height": 64, "width": 64, "max_sequence_length": 64, "guidance_scale": 0.0},
 }
 
 

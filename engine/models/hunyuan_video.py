@@ -1,0 +1,84 @@
+"""HunyuanVideo and FastHunyuan: text to video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from engine.catalog import ModelSpec
+from engine.models.base import BaseModel, assemble, like, unscale
+from engine.types import State
+
+
+class Model(BaseModel):
+    """HunyuanVideo on diffusers' own helpers; latents are (1, channels, frames, height, width) in fp32."""
+
+    def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
+        super().__init__(spec, components)
+        self.helpers = assemble(HunyuanVideoPipeline, components, spec.settings)  # its __call__ is never used
+
+    @property
+    def network(self) -> Any:
+        return self.components["transformer"]
+
+    def encode(self, state: State) -> None:
+        request = state.request
+        state.cond = self._conditioning(state, request.prompt or "")
+        # As diffusers: guidance needs a scale above 1 and a negative prompt, of which "" is one.
+        if self.guided(state) and request.negative_prompt is not None:
+            state.uncond = self._conditioning(state, request.negative_prompt)
+
+    def _conditioning(self, state: State, prompt: str) -> dict[str, Any]:
+        embeds, pooled, mask = self.helpers.encode_prompt(
+            prompt=prompt, device=state.device, max_sequence_length=state.request.max_sequence_length
+        )
+        dtype = self.network.dtype
+        scale = state.request.embedded_cfg_scale or 0.0
+        return {
+            "encoder_hidden_states": embeds.to(dtype),
+            "encoder_attention_mask": mask.to(dtype),
+            "pooled_projections": pooled.to(dtype),
+            "guidance": torch.full([1], scale, device=state.device, dtype=dtype) * 1000.0,
+        }
+
+    def schedule(self, state: State) -> None:
+        steps, shift = state.request.num_inference_steps, state.request.flow_shift
+        assert steps is not None and shift is not None
+        state.scheduler.set_shift(shift)
+        state.scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], device=state.device)
+        state.timesteps = state.scheduler.timesteps
+
+    def noise(self, state: State) -> None:
+        state.noise = self.helpers.prepare_latents(
+            1,
+            self.network.config.in_channels,
+            *state.grid,
+            state.request.num_frames,
+            dtype=torch.float32,
+            device=state.device,
+            generator=state.generator,
+        )
+
+    def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:
+        assert state.timesteps is not None and state.latents is not None
+        prediction: torch.Tensor = network(
+            hidden_states=state.latents.to(network.dtype),
+            timestep=state.timesteps[state.step].expand(1).to(state.latents.dtype),
+            return_dict=False,
+            **cond,
+        )[0]
+        return prediction
+
+    def decode(self, state: State) -> None:
+        vae = self.components["vae"]
+        assert state.latents is not None
+        clip = vae.decode(unscale(like(state.latents, vae), vae), return_dict=False)[0]
+        pixels = self.helpers.video_processor.postprocess_video(clip, output_type="pt")
+        state.pixels = pixels[0].permute(0, 2, 3, 1)
+
+    def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
+        return unscale(latents[:, :, latents.shape[2] // 2], self.components["vae"])
