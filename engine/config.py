@@ -204,7 +204,7 @@ class EngineConfig:
         Opt("auto picks residency from free memory; manual touches nothing", MEMORY, aliases=("mode",)),
     ] = "auto"
     dit_cpu_offload: Annotated[bool | None, Opt("Transformer in host memory between uses", MEMORY)] = None
-    dit_layerwise_offload: Annotated[bool | None, Opt("Stream transformer layers", MEMORY, later=True)] = None
+    dit_layerwise_offload: Annotated[bool | None, Opt("Stream transformer layers", MEMORY)] = None
     dit_offload_prefetch_size: Annotated[
         float, Ge(0), Opt("Layers prefetched: a share below 1, a count from 1", MEMORY, later=True)
     ] = 0.0
@@ -213,9 +213,11 @@ class EngineConfig:
     vae_cpu_offload: Annotated[bool, Opt("VAE in host memory between uses", MEMORY)] = False
     layerwise_offload_components: Annotated[
         tuple[str, ...] | None,
-        Opt("Components to stream by layer", MEMORY, aliases=("layerwise_offload_modules",), later=True),
+        Opt(
+            "Components to stream by layer; default = encoders and VAE", MEMORY, aliases=("layerwise_offload_modules",)
+        ),
     ] = None
-    pin_cpu_memory: Annotated[bool, Opt("Page-locked host memory for offload", MEMORY, later=True)] = True
+    pin_cpu_memory: Annotated[bool, Opt("Page-locked host memory for offload", MEMORY)] = True
 
     lora_path: Annotated[tuple[str, ...] | None, Opt("Adapters: files, folders or hub ids", LORA_START, later=True)] = (
         None

@@ -153,9 +153,11 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
 
         name = source.spec.id if source.spec else source.name
         spec = passthrough.spec(name, str(pipeline), known, source.configs.get("vae", {}))
-    from engine.passes import precision
+    from engine.passes import layerwise, precision
 
-    precision.plan(hub.component_keys(source.index), config, spec)
+    names = hub.component_keys(source.index)
+    precision.plan(names, config, spec)
+    layerwise.check(config, names)
     return source, replace(spec, settings=_settings(source.index))
 
 
@@ -180,7 +182,8 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: di
     """
     request = schema.read(Request, schema.plain(request))
     request = _inlined(request, spec, config, {} if fetched is None else fetched)
-    if request.image_path and not (request.height or request.width) and "height" in spec.defaults:
+    shaped = "image_path" in spec.uses and "height" in spec.defaults  # an image that is not used is refused below
+    if request.image_path and shaped and not (request.height or request.width):
         width, height = media.image_size(request.image_path[spec.shaped_by])
         request = request.replace(**_same_shape(width, height, spec))
     given = {name: getattr(config, name) for name in ENGINE_DEFAULTS if name in spec.uses}
@@ -195,7 +198,7 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: di
             raise UsageError(message, param="generator_device")
     if resolved.image_path:
         for source in resolved.image_path:
-            media.open_image(source)
+            rules.check_image(*media.open_image(source).size, spec)
         if config.vae_config.load_encoder is False:
             raise UsageError("image_path: needs the VAE encoder, but vae_config.load_encoder is false")
     if resolved.mask_path and resolved.image_path:
@@ -228,6 +231,8 @@ def _same_shape(width: int, height: int, spec: ModelSpec) -> dict[str, int]:
     """
     area, multiple = int(spec.defaults["height"]) * int(spec.defaults["width"]), spec.multiple
     scale = (area / (width * height)) ** 0.5
+    if not spec.enlarges:
+        scale = min(scale, 1.0)
     short, long = (max(multiple, int(side * scale) // multiple * multiple) for side in sorted((height, width)))
     long = min(long, area // short // multiple * multiple)
     return {"height": long, "width": short} if height > width else {"height": short, "width": long}

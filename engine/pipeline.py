@@ -16,7 +16,7 @@ from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
 from engine.passes import precision
-from engine.passes.residency import Residency, plan
+from engine.passes.residency import Plan, Residency, plan
 from engine.profiler import Profile
 from engine.stages import decode, denoise, preview
 from engine.types import Model, Progress, Request, State, Timings
@@ -132,10 +132,12 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
             attend = attention.install_stock if spec.family == "passthrough" else attention.install
             attend(component, backend)
     _vae_options(components.get("vae"), config)
-    offloaded = plan(components, config, device)
-    if offloaded and model.offload(device):
-        components, offloaded = {}, set()
-    placed = Residency(components, device, offloaded)
+    placement = plan(components, config, device)
+    if spec.family == "passthrough" and placement.streamed:
+        placement = placement.only_streamed()
+    if placement.offloaded and model.offload(device):
+        components, placement = {}, Plan()
+    placed = Residency(components, device, placement, config.pin_cpu_memory)
     return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None, attention=backend)
 
 

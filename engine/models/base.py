@@ -20,7 +20,8 @@ def like(tensor: torch.Tensor, reference: torch.Tensor | torch.nn.Module) -> tor
     """Return `tensor` on the device and in the dtype of a tensor, or in the dtype of a network's parameters."""
     if isinstance(reference, torch.nn.Module):
         parameter = next(reference.parameters())
-        return tensor.to(parameter.device, parameter.dtype)
+        # A network's own `device` is where it computes, also while its weights are streamed.
+        return tensor.to(getattr(reference, "device", parameter.device), parameter.dtype)
     return tensor.to(reference.device, reference.dtype)
 
 
