@@ -132,12 +132,26 @@ def t5_sizes(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def image_vae(seeds: Seeds, **config: Any) -> Any:
-    """Return a VAE of the real factor 8 with the smallest channels."""
+def qwen3_sizes(tokenizer: Any, layers: int = 2) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS // 2,
+        "head_dim": HIDDEN // HEADS,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+    }
+
+
+def image_vae(seeds: Seeds, cls: Callable[..., Any] | None = None, **config: Any) -> Any:
+    """Return a VAE of the real factor 8 with the smallest channels: AutoencoderKL, or a class with its settings."""
     from diffusers import AutoencoderKL
 
     return seeds.build(
-        AutoencoderKL,
+        cls or AutoencoderKL,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 8, 8, 8),

@@ -19,9 +19,13 @@ from engine.models import tiny
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 ROOT = Path(__file__).resolve().parents[4]
+FLUX2 = {"height": 64, "width": 64, "max_sequence_length": 128, "text_encoder_out_layers": (1, 2, 3)}
 CALLS: dict[str, dict[str, Any]] = {
     "flux": {"height": 64, "width": 64, "max_sequence_length": 32},
     "flux-schnell": {"height": 64, "width": 64, "max_sequence_length": 32},
+    "flux2": FLUX2,
+    "flux2-klein": FLUX2,
+    "flux2-klein-base": FLUX2,
     "hunyuan-video": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
     "fast-hunyuan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
     "ovis": {"height": 64, "width": 64, "max_sequence_length": 64},
@@ -90,7 +94,7 @@ def test_an_unknown_family_is_answered_with_the_known_ones(tmp_path: Path) -> No
     with pytest.raises(UsageError) as caught:
         tiny.make("flx", tmp_path / "x")
     assert caught.value.message == (
-        "family: 'flx' is not known; did you mean 'flux'?; known: flux, flux-schnell, wan, sdxl"
+        f"family: 'flx' is not known; did you mean 'flux'?; known: {', '.join(tiny.FAMILIES)}"
     )
     assert not (tmp_path / "x").exists()
 
@@ -126,4 +130,4 @@ def test_the_command_writes_a_folder_and_explains_a_wrong_family(tmp_path: Path)
     assert (tmp_path / "m" / "model_index.json").is_file()
     wrong = subprocess.run([*command, "nope", str(tmp_path / "n")], capture_output=True, text=True, cwd=tmp_path)
     assert wrong.returncode == 2
-    assert wrong.stderr == "error: family: 'nope' is not known; known: flux, flux-schnell, wan, sdxl\n"
+    assert wrong.stderr == f"error: family: 'nope' is not known; known: {', '.join(tiny.FAMILIES)}\n"
