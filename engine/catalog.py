@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,12 +41,16 @@ class ModelSpec:
     cfg_scale: str | None = None
     cfg_above: float = 1.0
     max_images: int = 1
+    min_image_side: int = 1  # of an input image, in pixels
+    max_image_ratio: float = math.inf  # of an input image's sides
+    enlarges: bool = True  # an output shaped by a small image has the default area all the same
     shaped_by: int = 0  # which input image gives an output without a size its shape: the first, or -1 the last
     multiple: int = 16
     frame_stride: int = 1
     few_steps: bool = False
     max_pixels: int = 4096 * 4096
     precision: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)  # of components, before those that a folder names
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline, from the folder's model_index.json
 
     @property
@@ -75,7 +80,10 @@ FLUX: dict[str, Any] = {
     "uses": ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length", *IMAGE_INPUT),
     "limits": {"max_sequence_length": 512}, "cfg_scale": "true_cfg_scale",
 }  # fmt: skip
-FLUX2: dict[str, Any] = {"family": "flux2", "tasks": ("T2I", "TI2I"), "max_images": 10}
+FLUX2: dict[str, Any] = {
+    "family": "flux2", "tasks": ("T2I", "TI2I"), "max_images": 10, "min_image_side": 64, "max_image_ratio": 8.0,
+    "enlarges": False,
+}  # fmt: skip
 KLEIN: dict[str, Any] = FLUX2 | {
     "pipeline": "Flux2KleinPipeline", "cfg_scale": "guidance_scale", "limits": {"max_sequence_length": 512},
     "uses": ("guidance_scale", "negative_prompt", "max_sequence_length", "image_path"),
@@ -186,6 +194,7 @@ MODELS: tuple[ModelSpec, ...] = (
         defaults=_size(1024, 1024, 50, guidance_scale=4.0, max_sequence_length=512),
         uses=("guidance_scale", "max_sequence_length", "image_path"),
         limits={"max_sequence_length": 512},
+        classes={"tokenizer": "AutoTokenizer"},  # of its PixtralProcessor, which needs torchvision, text needs no more
         **FLUX2,
     ),
     ModelSpec(

@@ -31,7 +31,7 @@ def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any
         library, class_name = source.index[name]
         folder = source.overrides.get(name, source.folder / name)
         # What is put in its place may be of another class.
-        own = source.configs[name].get("_class_name") if name in source.overrides else None
+        own = source.configs[name].get("_class_name") if name in source.overrides else spec.classes.get(name)
         cls = _class(name, library, class_name, own)
         components[name] = _load(name, folder, cls, dtypes.get(name), config)
     return components
@@ -58,7 +58,7 @@ def _load(name: str, folder: Path, cls: Any, dtype: str | None, config: EngineCo
 
 
 def _class(name: str, library: str, class_name: str, own: str | None) -> Any:
-    """Return the class of a component: `own`, which its config names, before that of the model index."""
+    """Return the class of a component: `own`, which its config or the catalog names, before that of the model index."""
     import diffusers
 
     for candidate in filter(None, (own, class_name)):

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import log, schema
 from engine.catalog import INPAINT, SMALL_AREA, ModelSpec
-from engine.errors import UsageError, listed, suggest
+from engine.errors import InputError, UsageError, listed, suggest
 from engine.types import MAX_SEED, Request
 
 logger = log.get(__name__)
@@ -43,7 +43,9 @@ def resolve(request: Request, spec: ModelSpec, max_pixels: int | None = None) ->
 
 def is_guided(resolved: Request, spec: ModelSpec) -> bool:
     """Whether a resolved request asks for classifier-free guidance; without a field that scales it, the model knows."""
-    return spec.cfg_scale is None or (getattr(resolved, spec.cfg_scale) or 0) > spec.cfg_above
+    if spec.cfg_scale is None:
+        return True
+    return spec.cfg_scale not in spec.ignores and (getattr(resolved, spec.cfg_scale) or 0) > spec.cfg_above
 
 
 def _fill(request: Request, defaults: Mapping[str, Any]) -> Request:
@@ -103,6 +105,17 @@ def _check_inputs(request: Request, spec: ModelSpec) -> None:
         allowed = "one image" if spec.max_images == 1 else f"at most {spec.max_images} images"
         message = f"image_path: {spec.id} takes {allowed}, got {len(request.image_path)}"
         raise UsageError(message, code="too_many_images", param="image_path")
+
+
+def check_image(width: int, height: int, spec: ModelSpec) -> None:
+    """Raise InputError for an input image that the model cannot read."""
+    size = f"image_path: an image is {width}x{height}"
+    if min(width, height) < spec.min_image_side:
+        message = f"{size}, but {spec.id} needs at least {spec.min_image_side} pixels a side"
+        raise InputError(message, param="image_path")
+    if max(width, height) > spec.max_image_ratio * min(width, height):
+        message = f"{size}, but for {spec.id} one side may be at most {spec.max_image_ratio:g} times the other"
+        raise InputError(message, param="image_path")
 
 
 def _seed(request: Request) -> int | tuple[int, ...]:

@@ -56,9 +56,12 @@ def _processors(network: torch.nn.Module) -> Iterator[Any]:
 
 
 def _route(module: Any) -> None:
-    """Put the router in place of the dispatch function that a network's module imported, once."""
-    original = module.dispatch_attention_fn
-    if getattr(original, "serves_handles", False):
+    """Put the router in place of the dispatch function that a network's module imported, once.
+
+    A network that has none computes its attention itself; there is nothing to route.
+    """
+    original = getattr(module, "dispatch_attention_fn", None)
+    if original is None or getattr(original, "serves_handles", False):
         return
 
     def router(query: Any, key: Any, value: Any, *args: Any, backend: Any = None, **kwargs: Any) -> torch.Tensor:
