@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +122,32 @@ def component_bytes(repo: str, component: str, access: Access) -> int:
     whole_model = any(entry.filename == INDEX for entry in files)
     needed = [entry for entry in files if _folder_of(entry.filename) == (component if whole_model else "")]
     return sum(entry.file_size or 0 for entry in needed if entry.will_download)
+
+
+def cached_bytes() -> dict[str, int]:
+    """Return what each model repository of the hub cache takes on the disk, whole or not; asks no network."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    try:
+        found = huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE)
+    except (huggingface_hub.CacheNotFound, OSError):
+        return {}
+    return {repo.repo_id: repo.size_on_disk for repo in found.repos if repo.repo_type == "model"}
+
+
+def bytes_here(repo: str, whole_files: bool = False) -> int:
+    """Return the bytes of a repository in the hub cache, with or without files that are still being downloaded."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "blobs"
+    size = 0
+    for path in blobs.glob("*"):
+        with suppress(OSError):  # a finished file is renamed at any moment
+            stat, partial = path.stat(), path.suffix == ".incomplete"
+            written = getattr(stat, "st_blocks", stat.st_size) * 512 if partial else stat.st_size  # it may have holes
+            size += 0 if whole_files and partial else min(stat.st_size, written)
+    return size
 
 
 def _dry_run(repo: str, revision: str | None, patterns: Sequence[str]) -> list[Any]:

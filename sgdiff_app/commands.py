@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine import env, log
 from engine.errors import NotAvailable, SgdiffError
-from sgdiff_app import config
+from sgdiff_app import config, flags
 from sgdiff_app.config import Settings
 from sgdiff_app.options import CommandOptions, LogOptions
 
@@ -21,7 +21,8 @@ logger = log.get(__name__)
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Run `generate`, `serve`, `desktop`, `bench` or `doctor` and return the exit status. Raises SgdiffError."""
+    """Run a command and return the exit status. Raises SgdiffError."""
+    argv, words = verb(argv) if command == "models" else (argv, ())
     settings = config.load(argv, command)
     options, logging = settings.noun(CommandOptions), settings.noun(LogOptions)
     terminal = sys.stderr.isatty() or command not in ("serve", "desktop")
@@ -33,6 +34,10 @@ def run(command: str, argv: Sequence[str]) -> int:
 
         return int(doctor.main(options))
     environment = env.read()
+    if command == "models":
+        from sgdiff_app import models
+
+        return models.run(words, settings, environment)
     if environment.test_step_delay_ms or environment.test_fault:
         logger.warning("SGDIFF_TEST_STEP_DELAY_MS or SGDIFF_TEST_FAULT is set: delays and failures are wanted")
     if options.print_config:
@@ -43,6 +48,15 @@ def run(command: str, argv: Sequence[str]) -> int:
     except SgdiffError as error:
         settings.explain(error)
         raise
+
+
+def verb(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Split the words of a command into flags with their values, and the words that stand for themselves."""
+    rest, words = list[str](), list[str]()
+    for word in argv:
+        taken = bool(rest) and flags.needs_value(rest[-1])
+        (rest if word.startswith("-") or taken else words).append(word)
+    return rest, tuple(words)
 
 
 def _work(settings: Settings, environment: Environment, options: CommandOptions) -> int:

@@ -12,12 +12,17 @@ from sgdiff_app.settings import Setting, table, used_by
 
 LATER = "(not available yet)"
 WIDTH = 34
+VERBS = {"models": " [show ID | pull ID]"}
 LAST = ("Server", "Benchmark", "Program")  # the other topics stand in the order of the tables
 
 
 def page(command: str, summary: str) -> str:
     """Return the help of a command: its flags by topic."""
-    lines = [f"sgdiff-app {command}: {summary}", "", f"usage: sgdiff-app {command} [--flag value ...]"]
+    lines = [
+        f"sgdiff-app {command}: {summary}",
+        "",
+        f"usage: sgdiff-app {command}{VERBS.get(command, '')} [--flag value ...]",
+    ]
     lines += ["", "A flag may also stand in a config file, or in the environment as SGDIFF_ and its name in capitals."]
     by_topic: dict[str, list[str]] = {}
     for setting in table().values():

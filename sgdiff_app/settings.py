@@ -31,9 +31,11 @@ NOUNS: dict[str, tuple[type, ...]] = {
     "serve": (EngineConfig, ServerOptions, LogOptions, CommandOptions),
     "desktop": (EngineConfig, ServerOptions, LogOptions, CommandOptions),
     "bench": (*GENERATE, BenchOptions),
+    "models": (LogOptions,),
     "doctor": (LogOptions,),
 }
-SHARED = {"serve": ("output_path",), "desktop": ("output_path",), "doctor": ("json",)}
+SHARED = {"serve": ("output_path",), "desktop": ("output_path",), "doctor": ("json",),
+          "models": ("json", "revision", "offline", "trust_remote_code")}  # fmt: skip
 # Fields of a request that the HTTP and Python doors fill: a prompt comes from PromptOptions, one request for each.
 NOT_FLAGS = ("prompt", "loras", "attention_backend_override")
 COMPONENT_MAPS = ("component_paths", "component_weights_paths")

@@ -1,0 +1,255 @@
+"""`sgdiff-app models`: which models are known, what one of them can do, and its download."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from engine import catalog, hub, log, remote
+from engine.catalog import MODELS, ModelSpec
+from engine.config import EngineConfig
+from engine.env import Environment
+from engine.errors import ModelError, UsageError, listed, suggest
+from engine.types import Progress
+from sgdiff_app.config import Settings
+from sgdiff_app.options import CommandOptions
+from sgdiff_app.plan import size
+from sgdiff_app.progress import Bar
+
+logger = log.get(__name__)
+State = Literal["bundled", "cached", "local", "partial", "absent", "unknown"]
+VERBS = ("show", "pull")
+SETTINGS = ("revision", "offline", "trust_remote_code")
+WAIT_S = 0.5  # between two looks at how far a download is
+HEADINGS = ("family", "model", "tasks", "size", "frames", "steps", "on disk")
+ON_DISK: Mapping[State, str] = {"bundled": "bundled, {}", "cached": "{}", "local": "{}", "partial": "in part, {}",
+                                "absent": "no", "unknown": "unknown"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model is on this machine, and what it takes there."""
+
+    state: State
+    folder: Path | None = None
+    disk_bytes: int | None = None
+
+
+def run(words: Sequence[str], settings: Settings, environment: Environment) -> int:
+    """List the known models, or `show` or `pull` one; return the exit status. Raises SgdiffError."""
+    given = settings.noun(EngineConfig)
+    config = EngineConfig(**{name: getattr(given, name) for name in SETTINGS})
+    as_json = settings.noun(CommandOptions).json
+    verb, *names = words or [""]
+    if not verb:
+        print(*_list(environment, as_json), sep="\n")
+        return 0
+    if verb not in VERBS:
+        hint = f"; did you mean 'models show {verb}'?" if catalog.by_name(verb) else suggest(verb, VERBS)
+        raise UsageError(f"models: must be followed by one of {listed(VERBS)} or by nothing, got '{verb}'{hint}")
+    if len(names) != 1:
+        raise UsageError(f"models {verb}: needs one model, got {len(names)}", code="missing_parameter")
+    if verb == "show":
+        print(*_show(names[0], config, environment, as_json), sep="\n")
+    else:
+        _pull(names[0], config, environment, as_json)
+    return 0
+
+
+def _list(environment: Environment, as_json: bool) -> Iterator[str]:
+    sizes = remote.cached_bytes()
+    here = set(hub.bundled_names())
+    specs = sorted(MODELS, key=lambda spec: spec.id not in here)  # those that ship with the program first
+    found = [(spec, place(spec.id, EngineConfig(), environment, sizes)) for spec in specs]
+    if as_json:
+        yield json.dumps({"models": [described(spec, where) for spec, where in found]}, ensure_ascii=False)
+        return
+    rows = [HEADINGS, *(_row(spec, where) for spec, where in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    for row in rows:
+        yield "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(spec: ModelSpec, where: Place) -> tuple[str, ...]:
+    defaults = spec.defaults
+    shape = f"{defaults['width']}x{defaults['height']}" if {"width", "height"} <= defaults.keys() else "-"
+    frames, steps = (str(defaults.get(name) or "-") for name in ("num_frames", "num_inference_steps"))
+    return spec.family, spec.id, ",".join(spec.tasks), shape, frames, steps, _on_disk(where)
+
+
+def _on_disk(where: Place) -> str:
+    return ON_DISK[where.state].format(size(where.disk_bytes))
+
+
+def place(name: str, config: EngineConfig, environment: Environment, sizes: Mapping[str, int]) -> Place:
+    """Say where a model is, without the network. `sizes` are those of the repositories in the hub cache."""
+    folder = hub.bundled(name)
+    if folder is not None:
+        return Place("bundled", folder, _folder_bytes(folder))
+    if Path(name).is_dir():
+        return Place("local", Path(name), _folder_bytes(Path(name)))
+    if environment.use_modelscope:
+        return Place("unknown")
+    if name not in sizes:
+        return Place("absent")
+    try:
+        source = hub.locate(replace(config, model_path=name, offline=True), environment)
+    except ModelError:
+        return Place("partial", None, sizes[name])
+    return Place("cached", source.folder, sizes[name])
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def described(spec: ModelSpec, where: Place) -> dict[str, Any]:
+    """Return what is known of a model as plain values."""
+    return {
+        "id": spec.id,
+        "names": list(spec.names),
+        "family": spec.family,
+        "pipeline": spec.pipeline,
+        "native": spec.family != "passthrough",
+        "tasks": list(spec.tasks),
+        "features": list(spec.features),
+        "defaults": dict(spec.defaults),
+        "uses": sorted(spec.uses),
+        "ignores": dict(spec.ignores),
+        "limits": dict(spec.limits),
+        "size_multiple": spec.multiple,
+        "frame_stride": spec.frame_stride if spec.is_video else None,
+        "max_pixels": spec.max_pixels,
+        "precision": {"default": spec.default_precision("default"), **spec.precision},
+        "state": where.state,
+        "folder": str(where.folder) if where.folder else None,
+        "disk_bytes": where.disk_bytes,
+    }
+
+
+def _show(name: str, config: EngineConfig, environment: Environment, as_json: bool) -> Iterator[str]:
+    spec = _spec(name, config, environment)
+    shown = spec.id if catalog.by_name(name) is spec and not Path(name).is_dir() else name
+    where = place(shown, config, environment, remote.cached_bytes())
+    if as_json:
+        yield json.dumps(described(spec, where), ensure_ascii=False)
+        return
+    native = "" if spec.family != "passthrough" else ", run by the stock diffusers pipeline"
+    yield f"model: {shown}" + (f" ({spec.id})" if shown != spec.id else "")
+    if spec.names:
+        yield f"also called: {listed(spec.names)}"
+    yield f"family: {spec.family} ({spec.pipeline}{native})"
+    yield f"tasks: {listed(spec.tasks) or 'unknown'}"
+    if spec.features:
+        yield f"features: {listed(spec.features)}"
+    yield f"on disk: {_on_disk(where)}" + (f", {where.folder}" if where.folder else "")
+    yield f"precisions: {listed(f'{part} {value}' for part, value in described(spec, where)['precision'].items())}"
+    yield f"sizes: multiples of {spec.multiple}, at most {spec.max_pixels} pixels"
+    if spec.is_video:
+        yield f"frames: {spec.frame_stride}k + 1" if spec.frame_stride > 1 else "frames: any number"
+    yield "defaults:"
+    yield from (f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in spec.defaults.items())
+    yield f"optional settings that it uses: {listed(sorted(set(spec.uses) - spec.ignores.keys())) or 'none'}"
+    yield from (f"  {key}: no effect: {reason}" for key, reason in spec.ignores.items())
+    yield from (f"  {key}: at most {bound}" for key, bound in spec.limits.items())
+
+
+def _spec(name: str, config: EngineConfig, environment: Environment) -> ModelSpec:
+    """Return what is known of a model by its name or its folder. Raises UsageError for one that is neither known."""
+    known = catalog.by_name(name)
+    if known is not None and not Path(name).is_dir():
+        return known
+    try:
+        source = hub.locate(replace(config, model_path=name, offline=True), environment)
+    except ModelError as error:
+        raise _unknown("show", name) if not Path(name).is_dir() else error from None
+    if source.spec is not None:
+        return source.spec
+    pipeline = str(source.index.get("_class_name"))
+    return ModelSpec(id=source.name, family="passthrough", pipeline=pipeline, tasks=())
+
+
+def _unknown(verb: str, name: str) -> UsageError:
+    ids = [spec.id for spec in MODELS]
+    short = [entry for spec in MODELS for entry in (spec.id.rpartition("/")[2], *spec.names)]
+    message = f"models {verb}: '{name}' is not known{suggest(name, [*ids, *short])}; known: {listed(ids)}"
+    return UsageError(message, code="model_not_found", param="model")
+
+
+def _pull(name: str, config: EngineConfig, environment: Environment, as_json: bool) -> None:
+    """Download a model, or what is missing of it, and print its folder."""
+    spec = catalog.by_name(name)
+    is_folder = Path(name).is_dir()
+    model = spec.id if spec is not None and not is_folder else name
+    config = replace(config, model_path=model)
+    if hub.bundled(model) is None and not is_folder and not remote.is_repo_id(model):
+        raise _unknown("pull", name)
+    plan = hub.plan(config, environment)
+    if plan.cached:
+        ships = "ships with the program" if hub.bundled(model) else "is on this machine already"
+        logger.info("%s %s", model, ships)
+    else:
+        _require_room(model, plan.download_bytes)
+        logger.info(
+            "%s: downloading %s", model, size(plan.download_bytes) if plan.download_bytes else "what is missing"
+        )
+    with _watched(model, plan.download_bytes):
+        source = hub.locate(config, environment)
+    if as_json:
+        report = {"model": model, "folder": str(source.folder), "revision": source.revision, "was_cached": plan.cached}
+        print(json.dumps({**report, "download_bytes": plan.download_bytes}, ensure_ascii=False))
+    else:
+        print(source.folder)
+
+
+def _require_room(model: str, needed: int | None) -> None:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed is not None and needed > free:
+        message = f"{model}: needs {size(needed)}, but {cache} has {size(free)} left; HF_HOME names another place"
+        raise ModelError(message, code="disk_full")
+
+
+@contextmanager
+def _watched(model: str, total: int | None) -> Iterator[None]:
+    """Show on stderr how far a download is, in per cent; ModelScope, which does not tell its size, shows its own."""
+    if not total:
+        yield
+        return
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # one bar is enough
+
+    bar, done = Bar(), threading.Event()
+    start, began = remote.bytes_here(model, whole_files=True), time.monotonic()
+    already = remote.bytes_here(model) - start
+
+    def look() -> None:
+        while not done.wait(WAIT_S):
+            have = remote.bytes_here(model) - start
+            bar(progress(have, have - already, total, time.monotonic() - began))
+
+    watcher = threading.Thread(target=look, daemon=True)
+    with disable_progress_bars():
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            bar.clear()
+
+
+def progress(have: int, fetched: int, total: int, elapsed_s: float) -> Progress:
+    """Return how far a download is: `have` of `total` bytes, `fetched` of them in this run."""
+    left = max(0, total - have)
+    eta = left * elapsed_s / fetched if fetched > 0 else None
+    return Progress("downloading", min(100, 100 * have // total), 100, elapsed_s, eta)
