@@ -129,8 +129,10 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
     for name, component in components.items():
         if name.startswith(precision.DENOISERS):
-            attend = attention.install_stock if spec.family == "passthrough" else attention.install
-            attend(component, backend)
+            if spec.family == "passthrough":
+                attention.install_stock(component, backend)
+            else:
+                attention.install(component, backend, model.masked)
     _vae_options(components.get("vae"), config)
     placement = plan(components, config, device)
     if spec.family == "passthrough" and placement.streamed:

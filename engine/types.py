@@ -285,6 +285,7 @@ class Model(Protocol):
     spec: ModelSpec
     components: dict[str, Any]
     exclusive: bool
+    masked: bool  # whether the attention masks of its network hide anything
 
     def encode(self, state: State) -> None: ...
     def encode_image(self, state: State) -> None: ...

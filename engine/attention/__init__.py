@@ -22,12 +22,16 @@ class Handle:
 
     backend: str
     attend: Attend
+    masked: bool = True
 
 
-def install(network: torch.nn.Module, backend: str) -> None:
-    """Send every attention call of `network` through `backend`; other networks of its class are untouched."""
+def install(network: torch.nn.Module, backend: str, masked: bool = True) -> None:
+    """Send every attention call of `network` through `backend`; other networks of its class are untouched.
+
+    Unless `masked`, the masks that it passes hide nothing, and are left out: kernels without a mask serve it too.
+    """
     _route(sys.modules[type(network).__module__])
-    handle = Handle(backend, BACKENDS[backend])
+    handle = Handle(backend, BACKENDS[backend], masked)
     for processor in _processors(network):
         processor._attention_backend = handle
 
@@ -67,6 +71,8 @@ def _route(module: Any) -> None:
     def router(query: Any, key: Any, value: Any, *args: Any, backend: Any = None, **kwargs: Any) -> torch.Tensor:
         if isinstance(backend, Handle):
             kwargs.pop("parallel_config", None)  # the mesh is the handle's matter
+            if not backend.masked:
+                kwargs["attn_mask"] = None
             return backend.attend(query, key, value, *args, **kwargs)
         result: torch.Tensor = original(query, key, value, *args, backend=backend, **kwargs)
         return result

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from engine import media
@@ -31,6 +32,8 @@ def unscale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     if getattr(config, "latents_mean", None) is not None:
         shape = (1, -1, *[1] * (latents.ndim - 2))
         mean, std = (latents.new_tensor(values).view(shape) for values in (config.latents_mean, config.latents_std))
+        if "z_dim" in config:  # the VAEs of the Wan kind: rounded as their stock pipelines do
+            return latents / (1 / std) + mean
         return latents * std + mean
     unscaled: torch.Tensor = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
     return unscaled
@@ -58,9 +61,10 @@ def assemble(cls: Any, components: Mapping[str, Any], settings: Mapping[str, Any
 
 
 class BaseModel:
-    """A flow-matching family with one denoiser. A subclass writes `encode`, `noise`, `predict` and `decode`."""
+    """A flow-matching family with one denoiser. A subclass writes `encode`, `noise`, `schedule` and `predict`."""
 
     exclusive = False
+    masked = True
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         self.spec, self.components = spec, components
@@ -103,7 +107,12 @@ class BaseModel:
         return uncond + scale * (cond - uncond)
 
     def decode(self, state: State) -> None:
-        raise TypeError(f"{type(self).__name__} must say how its latents are decoded")
+        """Decode one picture; a family of clips writes its own."""
+        vae = self.components["vae"]
+        assert state.latents is not None
+        latents = self.latent_image(state, like(state.latents, vae))
+        picture = vae.decode(latents, return_dict=False)[0]
+        state.pixels = VaeImageProcessor.denormalize(picture).permute(0, 2, 3, 1)
 
     def grid(self, request: Request) -> tuple[int, int]:
         """Return the height and width that the network runs at: the size asked for, rounded up to the multiple."""
@@ -132,7 +141,17 @@ class BaseModel:
         mask = processor.preprocess(media.fit(image, _asked(state), state.grid))
         return torch.nn.functional.interpolate(mask, size=tuple(latents.shape[-2:]))
 
+    def decode_clip(self, latents: torch.Tensor, processor: Any) -> torch.Tensor:
+        """Return latents (1, channels, frames, h, w) of a clip as pixels (frames, H, W, 3) in [0, 1]."""
+        vae = self.components["vae"]
+        clip = vae.decode(unscale(like(latents, vae), vae), return_dict=False)[0]
+        pixels: torch.Tensor = processor.postprocess_video(clip, output_type="pt")[0].permute(0, 2, 3, 1)
+        return pixels
+
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
+        """Return latents as a preview takes them, those of a clip by its middle frame."""
+        if latents.ndim == 5:
+            latents = latents[:, :, latents.shape[2] // 2]
         return unscale(latents, self.components["vae"])
 
 

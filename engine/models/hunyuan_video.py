@@ -10,7 +10,7 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, like, unscale
+from engine.models.base import BaseModel, assemble
 from engine.types import State
 
 
@@ -19,6 +19,9 @@ class Model(BaseModel):
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
+        # Its network always passes a mask over the text's padding. Half precision has kernels that are faster and take
+        # none, so there the padding is cut off; in fp32, which has no such kernel, it stays, to the last bit as stock.
+        self.masked = self.network.dtype == torch.float32
         self.helpers = assemble(HunyuanVideoPipeline, components, spec.settings)  # its __call__ is never used
 
     @property
@@ -36,6 +39,9 @@ class Model(BaseModel):
         embeds, pooled, mask = self.helpers.encode_prompt(
             prompt=prompt, device=state.device, max_sequence_length=state.request.max_sequence_length
         )
+        if not self.masked:
+            length = int(mask.sum())  # padding is on the right
+            embeds, mask = embeds[:, :length], mask[:, :length]
         dtype = self.network.dtype
         scale = state.request.embedded_cfg_scale or 0.0
         return {
@@ -74,11 +80,5 @@ class Model(BaseModel):
         return prediction
 
     def decode(self, state: State) -> None:
-        vae = self.components["vae"]
         assert state.latents is not None
-        clip = vae.decode(unscale(like(state.latents, vae), vae), return_dict=False)[0]
-        pixels = self.helpers.video_processor.postprocess_video(clip, output_type="pt")
-        state.pixels = pixels[0].permute(0, 2, 3, 1)
-
-    def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
-        return unscale(latents[:, :, latents.shape[2] // 2], self.components["vae"])
+        state.pixels = self.decode_clip(state.latents, self.helpers.video_processor)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from diffusers.models.transformers import transformer_flux
 
 from engine import attention
 
@@ -94,3 +95,22 @@ def test_the_router_traces_in_one_graph(networks: Any) -> None:
     for block in ours.single_transformer_blocks:
         block.compile(backend="eager", fullgraph=True)
     assert torch.equal(_forward(ours), _forward(stock))
+
+
+def test_a_mask_that_hides_nothing_is_left_out(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, _ = networks
+    query = torch.ones(1, 3, 4, 16)
+    masks = list[Any]()
+
+    def attend(query: torch.Tensor, *_: Any, attn_mask: Any = None, **__: Any) -> torch.Tensor:
+        masks.append(attn_mask)
+        return query
+
+    monkeypatch.setitem(attention.BACKENDS, "torch_sdpa", attend)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    for masked in (True, False):
+        attention.install(ours, "torch_sdpa", masked)
+        handle = ours.transformer_blocks[0].attn.processor._attention_backend
+        transformer_flux.dispatch_attention_fn(query, query, query, attn_mask=mask, backend=handle)
+    assert masks[0] is mask
+    assert masks[1] is None
