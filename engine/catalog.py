@@ -51,7 +51,7 @@ class ModelSpec:
     max_pixels: int = 4096 * 4096
     precision: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)  # of components, before those that a folder names
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline, from the folder's model_index.json
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline; the folder's model_index.json wins
 
     @property
     def is_video(self) -> bool:
@@ -111,7 +111,14 @@ QWEN_USES = ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequenc
 QWEN_T2I: dict[str, Any] = QWEN | {
     "pipeline": "QwenImagePipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES, "uses": (*QWEN_USES, *IMAGE_INPUT),
 }  # fmt: skip
-QWEN_EDIT: dict[str, Any] = QWEN | {"tasks": ("I2I",), "uses": (*QWEN_USES, "image_path")}
+QWEN_EDIT: dict[str, Any] = QWEN | {
+    "family": "qwen_image_edit", "tasks": ("I2I",), "uses": (*QWEN_USES, "image_path"),
+    "classes": {"processor": "Qwen2VLImageProcessorPil"},  # the other half, for videos, needs torchvision
+}  # fmt: skip
+QWEN_EDIT_PLUS: dict[str, Any] = QWEN_EDIT | {
+    "pipeline": "QwenImageEditPlusPipeline", "max_images": 3, "shaped_by": -1,
+    "defaults": _size(1024, 1024, 40, negative_prompt=" ", true_cfg_scale=4.0, max_sequence_length=512),
+}  # fmt: skip
 QWEN_2512_NEGATIVE = (
     "低分辨率，低画质，肢体畸形，手指畸形，画面过饱和，蜡像感，人脸无细节，过度光滑，画面具有AI感。"
     "构图混乱。文字模糊，扭曲。"
@@ -268,23 +275,9 @@ MODELS: tuple[ModelSpec, ...] = (
         **QWEN_EDIT,
     ),
     ModelSpec(
-        id="Qwen/Qwen-Image-Edit-2511",
-        pipeline="QwenImageEditPlusPipeline",
-        where={"transformer": {"zero_cond_t": True}},
-        defaults=_size(1024, 1024, 40, negative_prompt=" ", true_cfg_scale=4.0, max_sequence_length=512),
-        max_images=3,
-        shaped_by=-1,
-        **QWEN_EDIT,
+        id="Qwen/Qwen-Image-Edit-2511", where={"transformer": {"zero_cond_t": True}}, **QWEN_EDIT_PLUS
     ),
-    ModelSpec(
-        id="Qwen/Qwen-Image-Edit-2509",
-        pipeline="QwenImageEditPlusPipeline",
-        where={},
-        defaults=_size(1024, 1024, 40, negative_prompt=" ", true_cfg_scale=4.0, max_sequence_length=512),
-        max_images=3,
-        shaped_by=-1,
-        **QWEN_EDIT,
-    ),
+    ModelSpec(id="Qwen/Qwen-Image-Edit-2509", where={}, **QWEN_EDIT_PLUS),
     ModelSpec(
         **WAN_T2V | {
             "id": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
@@ -309,6 +302,7 @@ MODELS: tuple[ModelSpec, ...] = (
             ),
             "uses": (*CLIP_USES, "max_sequence_length", "image_path"),
             "multiple": 32,
+            "settings": {"expand_timesteps": True},
         }
     ),
     ModelSpec(
@@ -370,6 +364,7 @@ MODELS: tuple[ModelSpec, ...] = (
             "defaults": _clip(704, 1280, 121, 24, 3, flow_shift=5.0, max_sequence_length=512),
             "uses": (*CLIP_USES, "max_sequence_length", "image_path"),
             "multiple": 32,
+            "settings": {"expand_timesteps": True},
         }
     ),
     ModelSpec(
@@ -400,6 +395,18 @@ MODELS: tuple[ModelSpec, ...] = (
             max_sequence_length=256,
         ),
         **HUNYUAN,
+    ),
+    ModelSpec(
+        id="stabilityai/stable-diffusion-3.5-large",
+        family="sd3",
+        pipeline="StableDiffusion3Pipeline",
+        tasks=("T2I",),
+        features=(IMG2IMG,),
+        where={},
+        defaults=_size(1024, 1024, 28, guidance_scale=3.5, strength=0.6, max_sequence_length=256),
+        uses=("guidance_scale", "negative_prompt", "max_sequence_length", "image_path", "strength"),
+        limits={"max_sequence_length": 512},
+        cfg_scale="guidance_scale",
     ),
     # These two have no code of their own: the stock pipeline draws them.
     ModelSpec(

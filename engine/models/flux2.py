@@ -93,14 +93,6 @@ class Model(BaseModel):
         prediction: torch.Tensor = network(hidden_states=tokens, timestep=timestep / 1000, return_dict=False, **cond)[0]
         return prediction[:, : state.latents.shape[1]]
 
-    def decode(self, state: State) -> None:
-        vae = self.components["vae"]
-        assert state.latents is not None
-        latents = self.latent_image(state, state.latents)
-        image = vae.decode(like(latents, vae), return_dict=False)[0]
-        pixels = self.helpers.image_processor.postprocess(image, output_type="pt")
-        state.pixels = pixels.permute(0, 2, 3, 1)
-
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
         """Unpack, and undo the batch normalization that stands between this VAE and the network."""
         vae = self.components["vae"]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, WanPipeline
+from PIL import Image
 
 from engine.errors import UsageError
 from engine.models import tiny
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 ROOT = Path(__file__).resolve().parents[4]
 FLUX2 = {"height": 64, "width": 64, "max_sequence_length": 128, "text_encoder_out_layers": (1, 2, 3)}
+CLIP = {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 32}
 CALLS: dict[str, dict[str, Any]] = {
     "flux": {"height": 64, "width": 64, "max_sequence_length": 32},
     "flux-schnell": {"height": 64, "width": 64, "max_sequence_length": 32},
@@ -30,7 +32,13 @@ CALLS: dict[str, dict[str, Any]] = {
     "fast-hunyuan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 64},
     "ovis": {"height": 64, "width": 64, "max_sequence_length": 64},
     "qwen-image": {"height": 64, "width": 64, "negative_prompt": " "},
-    "wan": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 32},
+    "wan": CLIP,
+    "wan-a14b": CLIP,
+    "wan-i2v": CLIP | {"image": Image.new("RGB", (32, 32), "red"), "max_sequence_length": 512},
+    "wan-i2v-a14b": CLIP | {"image": Image.new("RGB", (32, 32), "red")},
+    "wan-ti2v": CLIP | {"height": 64, "width": 64},
+    "fastwan": CLIP,
+    "fastwan-ti2v": CLIP | {"height": 64, "width": 64},
     "sd3": {"height": 64, "width": 64, "max_sequence_length": 32},
     "sdxl": {"height": 64, "width": 64},
     "glm-image": {"height": 64, "width": 64, "max_sequence_length": 64},
@@ -48,7 +56,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def draw(folder: Path, prompt: str, **call: Any) -> np.ndarray[Any, Any]:
-    pipeline: Any = DiffusionPipeline
+    pipeline: Any = WanPipeline if folder.name.startswith("fastwan") else DiffusionPipeline
     pipeline = pipeline.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(0)
