@@ -249,6 +249,8 @@ MODELS: tuple[ModelSpec, ...] = (
         limits={"max_sequence_length": 2048},
         cfg_scale="guidance_scale",
         max_images=4,
+        min_image_side=16,
+        max_image_ratio=4.0,
         multiple=32,
     ),
     ModelSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class PackedModel(BaseModel):
     `to_latents` and `to_picture`.
     """
 
-    stock: ClassVar[Any]
+    stock: Any
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)

@@ -22,7 +22,7 @@ def edit(seeds: Seeds) -> Any:
     from diffusers import QwenImageEditPipeline
 
     tokenizer = qwen_tokenizer()
-    return new(QwenImageEditPipeline, tokenizer=tokenizer, processor=_processor(), **_shared(seeds, tokenizer))
+    return new(QwenImageEditPipeline, tokenizer=tokenizer, processor=processor(tokenizer), **_shared(seeds, tokenizer))
 
 
 def edit_2509(seeds: Seeds, zero_cond_t: bool = False) -> Any:
@@ -31,7 +31,7 @@ def edit_2509(seeds: Seeds, zero_cond_t: bool = False) -> Any:
 
     tokenizer = qwen_tokenizer()
     parts = _shared(seeds, tokenizer, zero_cond_t=zero_cond_t)
-    return new(QwenImageEditPlusPipeline, tokenizer=tokenizer, processor=_processor(), **parts)
+    return new(QwenImageEditPlusPipeline, tokenizer=tokenizer, processor=processor(tokenizer), **parts)
 
 
 def edit_2511(seeds: Seeds) -> Any:
@@ -109,7 +109,7 @@ def _encoder_config(tokenizer: Any) -> Any:
     )
 
 
-def _processor() -> Any:
+def processor(tokenizer: Any) -> Any:
     """Return the processor of the editors without its video half, which needs torchvision."""
     from transformers import ProcessorMixin, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 
@@ -120,6 +120,6 @@ def _processor() -> Any:
 
     # Of the same name and module, so that a model index names the class that a published one names.
     cls = type(Qwen2VLProcessor.__name__, (Qwen2VLProcessor,), {"__init__": init, "__module__": "transformers"})
-    area = 56 * 56
-    images = Qwen2VLImageProcessorPil(size={"shortest_edge": area, "longest_edge": area}, patch_size=14, merge_size=2)
-    return cls(images, qwen_tokenizer())
+    sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    images = Qwen2VLImageProcessorPil(size=sizes, patch_size=14, merge_size=2)
+    return cls(images, tokenizer)
