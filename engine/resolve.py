@@ -63,23 +63,28 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
     for name, described in schema.fields(Request).items():
         value = getattr(request, name)
         schema.require_available(Request, name, value)
-        if not described.opt.optional or value is None or value == spec.defaults.get(name):
+        if value is None or value == spec.defaults.get(name):
             continue
-        if name in spec.ignores:
-            logger.warning("%s has no effect on %s: %s", name, spec.id, spec.ignores[name])
-        elif name not in spec.uses:
-            optional = sorted(spec.uses) or ["none"]
-            raise UsageError(
-                f"{name}: not used by {spec.id}; optional settings that it uses: {listed(optional)}",
-                code="unsupported_parameter",
-                param=name,
-            )
+        if described.opt.optional:
+            _check_use(name, spec)
         if name in spec.limits and value > spec.limits[name]:
             message = f"{name}: must be at most {spec.limits[name]} for {spec.id}, got {value}"
             raise UsageError(message, param=name)
     _check_arguments(request, spec)
     if request.prompt is None:
         raise UsageError("prompt: required", code="missing_parameter", param="prompt")
+
+
+def _check_use(name: str, spec: ModelSpec) -> None:
+    if name in spec.ignores:
+        logger.warning("%s has no effect on %s: %s", name, spec.id, spec.ignores[name])
+    elif name not in spec.uses:
+        optional = sorted(spec.uses) or ["none"]
+        raise UsageError(
+            f"{name}: not used by {spec.id}; optional settings that it uses: {listed(optional)}",
+            code="unsupported_parameter",
+            param=name,
+        )
 
 
 def _check_arguments(request: Request, spec: ModelSpec) -> None:
