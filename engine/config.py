@@ -128,9 +128,9 @@ class EngineConfig:
         Opt("Component key -> weights alone; also --<component>-weights-path", LOADING, later=True, metavar="JSON"),
     ] = field(default_factory=dict)
     offline: Annotated[bool, Opt("Never use the network", LOADING)] = False
-    load_format: Annotated[
-        Literal["auto", "dummy"], Opt("dummy: random weights from the configs alone", LOADING, later=("dummy",))
-    ] = "auto"
+    load_format: Annotated[Literal["auto", "dummy"], Opt("dummy: random weights from the configs alone", LOADING)] = (
+        "auto"
+    )
     device: Annotated[Literal["auto", "cuda", "cpu", "mps"], Opt("Where to compute", LOADING)] = "auto"
 
     dit_precision: Annotated[

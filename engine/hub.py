@@ -63,7 +63,8 @@ def locate(config: EngineConfig, environment: Environment) -> Source:
     _check_overrides(config, index)
     needed = [key for key in component_keys(index) if key not in given]
     if folder is None:
-        kinds = {key: access.kinds if key in needed else remote.CONFIGS for key in component_keys(index)}
+        weights = needed if config.load_format != "dummy" else ()
+        kinds = {key: access.kinds if key in weights else remote.CONFIGS for key in component_keys(index)}
         patterns = [INDEX, *(f"{key}/{kind}" for key in kinds for kind in kinds[key])]
         root = remote.fetch(repo, remote.commit_of(root) or config.revision, patterns, access)
     overrides = {
@@ -226,7 +227,7 @@ def _local_folder(config: EngineConfig) -> Path | None:
         return path
     if is_file:
         raise ModelError(f"{name}: is a file; a model is a folder with {INDEX}")
-    found = bundled(name)
+    found = bundled(name) or (_public_configs(config) if config.load_format == "dummy" else None)
     if found is not None:
         return found
     if name in BUNDLED:
@@ -238,6 +239,14 @@ def _local_folder(config: EngineConfig) -> Path | None:
         message = f"{name}: no such folder, and neither a bundled model nor a hub id (owner/name){close}"
         raise ModelError(f"{message}; bundled: {listed(bundled_names() or ('none',))}")
     return None
+
+
+def _public_configs(config: EngineConfig) -> Path | None:
+    """Return the folder of configs that is kept of a model of the catalog: all that random weights need."""
+    spec = catalog.by_name(config.model_path) or (catalog.by_name(config.model_id) if config.model_id else None)
+    names = [config.model_path, *((spec.id,) if spec else ())]
+    places = [shelf.parent / "configs" / name.rstrip("/").rsplit("/", 1)[-1] for name in names for shelf in _shelves()]
+    return next((place for place in places if (place / INDEX).is_file()), None)
 
 
 def _given(config: EngineConfig) -> dict[str, Path | str]:
@@ -285,12 +294,15 @@ def _check_overrides(config: EngineConfig, index: Mapping[str, Any]) -> None:
 
 
 def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:
-    """Raise ModelError for a component without folder, and for weights that are absent or may not be read."""
-    for key in keys:
+    """Raise ModelError for a component without folder, and for weights that are absent or may not be read.
+
+    Random weights need configs alone: the loader says what it has no stand-in for.
+    """
+    for key in () if config.load_format == "dummy" else keys:
         folder = root / key
         if not folder.is_dir():
             raise ModelError(f"{config.model_path}: is incomplete: the folder of its component '{key}' is missing")
-        if config.load_format == "dummy" or not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file():
             continue
         names = {path.name for path in folder.iterdir() if path.exists()}  # a broken link is no file
         needed = _shards(folder, names)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import log
+import torch
+
+from engine import dummy, log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.errors import ModelError
@@ -16,45 +20,112 @@ from engine.passes import precision
 
 logger = log.get(__name__)
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
-def load(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, Any]:
-    """Return every component of a model folder, on the CPU, in the precision that the plan gives it.
 
-    Raises ModelError for a component that cannot be loaded.
+def load(
+    source: Source,
+    spec: ModelSpec,
+    config: EngineConfig,
+    device: torch.device | None = None,
+    at_home: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return every component of a model folder, in the precision that the plan gives it, on `device` (else the CPU).
+
+    Those named in `at_home` stay on the CPU. Raises ModelError for a component that cannot be loaded.
     """
     log.quiet_libraries()
+    parts = _parts(source, spec, config, device or torch.device("cpu"), at_home)
+    logger.info("loading %s%s", spec.id, " with random weights" if config.load_format == "dummy" else "")
+    stand_ins = _stand_ins(parts) if config.load_format == "dummy" else {}
+    components = dict(stand_ins)
+    for part in parts:
+        if part.name not in stand_ins:
+            logger.debug("loading %s (%s)", part.name, part.cls.__name__)
+            components[part.name] = _load(part, config, stand_ins)
+    return {part.name: components[part.name] for part in parts}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component that is to be loaded: what it is, from where, and to where."""
+
+    name: str
+    cls: Any
+    folder: Path
+    dtype: torch.dtype | None  # None: as it is
+    device: torch.device  # the one that computes
+    place: torch.device  # where the weights go
+
+    @property
+    def is_module(self) -> bool:
+        return issubclass(self.cls, torch.nn.Module)
+
+
+def _parts(
+    source: Source, spec: ModelSpec, config: EngineConfig, device: torch.device, at_home: Collection[str]
+) -> list[Part]:
     names = component_keys(source.index)
     dtypes = precision.plan(names, config, spec)
-    logger.info("loading %s", spec.id)
-    components: dict[str, Any] = {}
+    parts = []
     for name in names:
         library, class_name = source.index[name]
-        folder = source.overrides.get(name, source.folder / name)
         # What is put in its place may be of another class.
         own = source.configs[name].get("_class_name") if name in source.overrides else spec.classes.get(name)
         cls = _class(name, library, class_name, own)
-        components[name] = _load(name, folder, cls, dtypes.get(name), config)
-    return components
+        folder = source.overrides.get(name, source.folder / name)
+        place = torch.device("cpu") if name in at_home else device
+        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place))
+    return parts
 
 
-def _load(name: str, folder: Path, cls: Any, dtype: str | None, config: EngineConfig) -> Any:
-    import torch
+def _stand_ins(parts: Sequence[Part]) -> dict[str, Any]:
+    """Return a tokenizer for each component of a folder of configs that is none itself."""
+    stand_ins = {}
+    for part in parts:
+        if not part.is_module and not part.folder.is_dir():
+            stand_ins[part.name] = dummy.stand_in(part.cls.__name__)
+            if stand_ins[part.name] is None:
+                message = (
+                    f"{part.name}: there is no stand-in for {part.cls.__name__}; the folder {part.folder} is missing"
+                )
+                raise ModelError(message, code="model_load_failed")
+    return stand_ins
 
-    arguments: dict[str, Any] = {"local_files_only": True}
-    if dtype is not None and issubclass(cls, torch.nn.Module):
-        types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-        arguments |= {"dtype": types[dtype], "use_safetensors": None if config.trust_remote_code else True}
-    logger.debug("loading %s (%s)", name, cls.__name__)
+
+def _load(part: Part, config: EngineConfig, stand_ins: Mapping[str, Any]) -> Any:
     try:
-        component = cls.from_pretrained(folder, **arguments)
+        if part.is_module and config.load_format == "dummy":
+            component = _random(part, stand_ins)
+        else:
+            component = part.cls.from_pretrained(part.folder, **_arguments(part, config))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{name}: {cls.__name__} cannot be loaded: {reason}", code="model_load_failed") from error
+        message = f"{part.name}: {part.cls.__name__} cannot be loaded: {reason}"
+        raise ModelError(message, code="model_load_failed") from error
     if isinstance(component, torch.nn.Module):
         component.requires_grad_(False).eval()
-        if name == "vae" and config.vae_config.load_encoder is False:
+        if part.name == "vae" and config.vae_config.load_encoder is False:
             component.encoder = None  # type: ignore[assignment]
     return component
+
+
+def _arguments(part: Part, config: EngineConfig) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"local_files_only": True}
+    if part.is_module:
+        arguments |= {"dtype": part.dtype, "use_safetensors": None if config.trust_remote_code else True}
+    return arguments
+
+
+def _random(part: Part, stand_ins: Mapping[str, Any]) -> torch.nn.Module:
+    settings = dummy.config_of(part.cls, part.folder)
+    tokenizer = stand_ins.get(dummy.tokenizer_of(part.name))
+    if tokenizer is not None:
+        dummy.match(settings, tokenizer)
+    assert part.dtype is not None
+    module = dummy.skeleton(part.cls, settings, part.dtype)
+    dummy.fill(module, part.dtype, part.place, part.device)
+    return module
 
 
 def _class(name: str, library: str, class_name: str, own: str | None) -> Any:

@@ -21,7 +21,7 @@ INPUTS = ("image_path", "mask_path", "video_path")
 
 # Engine settings that change pixels and mean the same on another machine; paths of files are never recorded.
 REPLAYED = (
-    "backend", "pipeline_class_name", "dit_precision", "vae_precision", "image_encoder_precision",
+    "backend", "load_format", "pipeline_class_name", "dit_precision", "vae_precision", "image_encoder_precision",
     "text_encoder_precisions", "vae_tiling", "vae_slicing", "attention_backend", "diffusers_attention_backend",
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ DRAWN = """
     passes cache lora
     stages
     models
-    pipeline loader
+    pipeline loader dummy
     runtime
     engine jobs
 """
@@ -32,6 +32,7 @@ ARROWS = {
     ("attention", "parallel"),
     ("attention", "kernels"),
     ("pipeline", "loader"),
+    ("loader", "dummy"),  # dummy makes what no file holds
     ("jobs", "engine"),
     ("hub", "remote"),  # remote is the network half of hub
     ("media", "fetch"),  # an input image may lie at a URL
