@@ -158,7 +158,7 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
     names = hub.component_keys(source.index)
     precision.plan(names, config, spec)
     layerwise.check(config, names)
-    return source, replace(spec, settings=_settings(source.index))
+    return source, replace(spec, settings={**spec.settings, **_settings(source.index)})
 
 
 def _settings(index: Mapping[str, Any]) -> dict[str, Any]:
