@@ -2,68 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
 from engine import media
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, like
+from engine.models.base import like
+from engine.models.packed import PackedModel
 from engine.types import State
 
 REFERENCE_AREA = 1024 * 1024  # of a reference image, in pixels, at most
 
 
-class Model(BaseModel):
-    """FLUX.2 on diffusers' own helpers; latents are packed to (1, tokens, 128), one token per 16x16 pixels."""
+class Model(PackedModel):
+    """FLUX.2: one token per 16x16 pixels; between network and VAE stands a batch normalization of the tokens."""
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
+        self.stock = getattr(diffusers, spec.pipeline)  # dev and klein read a prompt differently
         super().__init__(spec, components)
-        # Its parts are used, its __call__ never.
-        self.helpers = assemble(getattr(diffusers, spec.pipeline), components, spec.settings)
         depth = components["text_encoder"].config.get_text_config().num_hidden_layers
         self.hidden_layers = tuple(depth * quarter // 4 for quarter in (1, 2, 3))  # those that the prompt is read from
 
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
-
     def encode(self, state: State) -> None:
-        state.cond = self._conditioning(state, state.request.prompt or "")
+        state.cond = self.conditioning(state, state.request.prompt or "")
         if self.spec.cfg_scale and self.guided(state):
-            state.uncond = self._conditioning(state, "")
+            state.uncond = self.conditioning(state, "")
 
-    def _conditioning(self, state: State, prompt: str) -> dict[str, Any]:
+    def conditioning(self, state: State, prompt: str) -> dict[str, Any]:
         embeds, text_ids = self.helpers.encode_prompt(
             prompt=prompt,
             device=state.device,
             max_sequence_length=state.request.max_sequence_length,
             text_encoder_out_layers=self.hidden_layers,
         )
-        rows, columns = self._tokens(state)
         guidance = None
         if self.network.config.guidance_embeds:
             guidance = torch.full([1], state.request.guidance_scale or 0.0, device=state.device, dtype=torch.float32)
         return {
             "encoder_hidden_states": embeds.to(self.network.dtype),
             "txt_ids": text_ids,
-            "img_ids": self.helpers._prepare_latent_ids(torch.empty(1, 1, rows, columns)).to(state.device),
+            "img_ids": self.helpers._prepare_latent_ids(torch.empty(1, 1, *self.tokens(state))).to(state.device),
             "guidance": guidance,
         }
 
     def encode_image(self, state: State) -> None:
-        images = [self._reference(source) for source in state.request.image_path or ()]
+        """Write `reference`, and into the conditions where each of its tokens lies."""
+        images = [self.reference(source) for source in state.request.image_path or ()]
         vae = self.components["vae"]
         latents, ids = self.helpers.prepare_image_latents(images, 1, state.generator, state.device, vae.dtype)
         state.reference = latents.to(self.network.dtype)
         for cond in filter(None, (state.cond, state.uncond)):
             cond["img_ids"] = torch.cat([cond["img_ids"], ids], dim=1)
 
-    def _reference(self, source: str) -> torch.Tensor:
+    def reference(self, source: str) -> torch.Tensor:
         """Return a reference image as (1, 3, H, W) in [-1, 1]: shrunk if it is large, cut to whole tokens."""
         processor = self.helpers.image_processor
         image = processor._resize_if_exceeds_area(media.open_image(source), REFERENCE_AREA)
@@ -72,13 +66,9 @@ class Model(BaseModel):
         pixels: torch.Tensor = processor.preprocess(image, height=height, width=width, resize_mode="crop")
         return pixels
 
-    def schedule(self, state: State) -> None:
-        rows, columns = self._tokens(state)
-        steps = state.request.num_inference_steps
-        assert steps is not None
-        mu = compute_empirical_mu(rows * columns, steps)
-        state.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=state.device, mu=mu)
-        state.timesteps = state.scheduler.timesteps
+    def mu(self, state: State, tokens: int, steps: int) -> float:
+        shift: float = compute_empirical_mu(tokens, steps)
+        return shift
 
     def noise(self, state: State) -> None:
         channels = self.network.config.in_channels // 4
@@ -86,23 +76,10 @@ class Model(BaseModel):
             1, channels, *state.grid, self.network.dtype, state.device, state.generator
         )
 
-    def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:
-        assert state.timesteps is not None and state.latents is not None
-        timestep = state.timesteps[state.step].expand(1).to(state.latents.dtype)
-        tokens = state.latents if state.reference is None else torch.cat([state.latents, state.reference], dim=1)
-        prediction: torch.Tensor = network(hidden_states=tokens, timestep=timestep / 1000, return_dict=False, **cond)[0]
-        return prediction[:, : state.latents.shape[1]]
-
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
-        """Unpack, and undo the batch normalization that stands between this VAE and the network."""
         vae = self.components["vae"]
         deviation = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps)
         tokens = latents * like(deviation, latents) + like(vae.bn.running_mean, latents)
-        unpacked = tokens.transpose(1, 2).reshape(1, -1, *self._tokens(state))
+        unpacked = tokens.transpose(1, 2).reshape(1, -1, *self.tokens(state))
         image: torch.Tensor = self.helpers._unpatchify_latents(unpacked)
         return image
-
-    def _tokens(self, state: State) -> tuple[int, int]:
-        """Return the rows and columns of tokens."""
-        side = self.helpers.vae_scale_factor * 2
-        return state.grid[0] // side, state.grid[1] // side

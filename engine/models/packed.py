@@ -1,4 +1,4 @@
-"""Families whose network sees latents packed into tokens of 2x2: FLUX.1 and Qwen-Image."""
+"""Families whose network sees latents packed into tokens of 2x2: FLUX.1, FLUX.2 and Qwen-Image."""
 
 from __future__ import annotations
 
@@ -60,11 +60,15 @@ class PackedModel(BaseModel):
             mask = self.input_mask(state, self.helpers.mask_processor, encoded)
             state.mask = self.pack(like(mask, state.image_latents).repeat(1, encoded.shape[1], 1, 1))
 
+    def mu(self, state: State, tokens: int, steps: int) -> float:
+        """Return the shift of a schedule of so many steps for so many tokens."""
+        return dynamic_shift(tokens, state.scheduler.config)
+
     def schedule(self, state: State) -> None:
         rows, columns = self.tokens(state)
         steps = state.request.num_inference_steps
         assert steps is not None
-        mu = dynamic_shift(rows * columns, state.scheduler.config)
+        mu = self.mu(state, rows * columns, steps)
         state.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=state.device, mu=mu)
         state.timesteps = state.scheduler.timesteps
 

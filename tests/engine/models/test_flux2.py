@@ -110,7 +110,7 @@ def test_a_large_image_is_shrunk(tiny_engine: Build, parity: Any, tmp_path: Path
             pipeline(image=Image.open(path), prompt="x", **STOCK)
     ((image, size),) = seen
     model: Any = engine.executor.scheduler.pipeline.model  # type: ignore[union-attr]
-    reference = model._reference(str(path))
+    reference = model.reference(str(path))
     assert reference.shape[2:] == (size["height"], size["width"]) == (928, 1120)
     expected = model.helpers.image_processor.preprocess(image, **size)
     np.testing.assert_array_equal(reference.numpy(), expected.numpy())
