@@ -45,12 +45,17 @@ class ModelSpec:
     max_image_ratio: float = math.inf  # of an input image's sides
     enlarges: bool = True  # an output shaped by a small image has the default area all the same
     shaped_by: int = 0  # which input image gives an output without a size its shape: the first, or -1 the last
+    shape_multiple: int | None = (
+        None  # of sides that an image gives: the nearest; None: the largest below, of `multiple`
+    )
+    reserved: tuple[str, ...] = ()  # words that no prompt may hold, for they stand for something else
     multiple: int = 16
     frame_stride: int = 1
     few_steps: bool = False
     max_pixels: int = 4096 * 4096
     precision: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)  # of components, before those that a folder names
+    unread: tuple[str, ...] = ()  # patterns of weights for which the denoiser's class has no place
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline; the folder's model_index.json wins
 
     @property
@@ -114,6 +119,7 @@ QWEN_T2I: dict[str, Any] = QWEN | {
 QWEN_EDIT: dict[str, Any] = QWEN | {
     "family": "qwen_image_edit", "tasks": ("I2I",), "uses": (*QWEN_USES, "image_path"),
     "classes": {"processor": "Qwen2VLImageProcessorPil"},  # the other half, for videos, needs torchvision
+    "shape_multiple": 32, "max_image_ratio": 100.0, "reserved": ("<|image_pad|>",),
 }  # fmt: skip
 QWEN_EDIT_PLUS: dict[str, Any] = QWEN_EDIT | {
     "pipeline": "QwenImageEditPlusPipeline", "max_images": 3, "shaped_by": -1,
@@ -149,7 +155,7 @@ WAN_I2V: dict[str, Any] = WAN | {
     "pipeline": "WanImageToVideoPipeline", "tasks": ("I2V",), "uses": (*CLIP_USES, "image_path"),
 }  # fmt: skip
 FAST_WAN: dict[str, Any] = WAN | {
-    "pipeline": "WanDMDPipeline", "few_steps": True,
+    "pipeline": "WanDMDPipeline", "few_steps": True, "unread": ("to_gate_compress",),  # sparse attention's alone
     "limits": {"max_sequence_length": 512, "num_inference_steps": 3},
     "ignores": {"guidance_scale": DISTILLED, "negative_prompt": DISTILLED},
 }  # fmt: skip

@@ -73,10 +73,19 @@ def _parts(
         # What is put in its place may be of another class.
         own = source.configs[name].get("_class_name") if name in source.overrides else spec.classes.get(name)
         cls = _class(name, library, class_name, own)
+        if name.startswith(precision.DENOISERS):
+            _leave_out(cls, spec.unread)
         folder = source.overrides.get(name, source.folder / name)
         place = torch.device("cpu") if name in at_home else device
         parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place))
     return parts
+
+
+def _leave_out(cls: Any, patterns: Sequence[str]) -> None:
+    """Let a diffusers class drop weights that it has no place for without a warning."""
+    known = getattr(cls, "_keys_to_ignore_on_load_unexpected", None) or []
+    if set(patterns) - set(known):
+        cls._keys_to_ignore_on_load_unexpected = [*known, *patterns]
 
 
 def _stand_ins(parts: Sequence[Part]) -> dict[str, Any]:
