@@ -16,7 +16,8 @@ from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
 from engine.passes import precision
-from engine.passes.residency import Plan, Residency, plan
+from engine.passes.placement import Plan, plan
+from engine.passes.residency import Residency
 from engine.profiler import Profile
 from engine.stages import decode, denoise, preview
 from engine.types import Model, Progress, Request, State, Timings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,11 @@ def check(config: EngineConfig, names: Iterable[str]) -> None:
             raise UsageError(message, param="layerwise_offload_components")
 
 
-def asked(config: EngineConfig, names: Iterable[str]) -> set[str]:
+def asked(config: EngineConfig, names: Iterable[str]) -> frozenset[str]:
     """Return those components that the settings say to stream."""
     wanted = config.layerwise_offload_components or ()
     prefixes = (DEFAULT_PARTS if DEFAULT in wanted else ()) + (DENOISERS if config.dit_layerwise_offload else ())
-    return {name for name in names if name in wanted or name.startswith(prefixes)}
+    return frozenset(name for name in names if name in wanted or name.startswith(prefixes))
 
 
 def apply(components: Mapping[str, Any], device: torch.device, *, pin: bool = True, room: float = 0.0) -> None:
@@ -47,7 +48,7 @@ def apply(components: Mapping[str, Any], device: torch.device, *, pin: bool = Tr
     denoisers = [name for name in components if name.startswith(DENOISERS)]
     for name, component in components.items():
         remove(component)
-        if name in denoisers:
+        if name in denoisers and _lists(component):
             _by_block(component, device, pin, room / len(denoisers))
         elif name.startswith("vae"):
             _by_part(component, device, pin)
@@ -69,16 +70,18 @@ def in_flight(network: torch.nn.Module) -> int:
     return 2 * max((size_of(block) for blocks in _lists(network).values() for block in blocks), default=0)
 
 
-def size_of(module: torch.nn.Module) -> int:
-    """Return the bytes of a module's parameters and buffers; what is shared counts once."""
-    return sum(
-        tensor.numel() * tensor.element_size() for part in (module.parameters, module.buffers) for tensor in part()
-    )
+def size_of(module: torch.nn.Module, device: torch.device | None = None) -> int:
+    """Return the bytes of a module's parameters and buffers, or of those on a device; what is shared counts once."""
+    tensors = (tensor for part in (module.parameters, module.buffers) for tensor in part())
+    here = (tensor for tensor in tensors if device is None or tensor.device.type == device.type)
+    return sum(tensor.numel() * tensor.element_size() for tensor in here)
 
 
 def _stream(module: torch.nn.Module, device: torch.device, pin: bool, **options: Any) -> None:
     from diffusers.hooks import apply_group_offloading
 
+    # Its warning is about layers that the first pass skips: when one is used later, it is brought without being ahead.
+    logging.getLogger("diffusers.hooks.group_offloading").setLevel(logging.ERROR)
     with_stream = device.type == "cuda"  # of CUDA alone is it known that copies overlap with computing
     skipped = {*(getattr(module, "_skip_keys", None) or ()), *FILLED_IN_PLACE}
     # Recording streams instead of waiting for them would let copies run ahead of the computing, and fill the device.

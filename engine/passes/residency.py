@@ -1,41 +1,22 @@
-"""Which components live on the device, which only while they are used, and which are streamed through it."""
+"""Where weights live while a model runs: on the device, in host memory between uses, or streamed through it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engine import log
-from engine.config import EngineConfig
 from engine.passes import layerwise
 from engine.passes.layerwise import size_of
-from engine.passes.precision import DENOISERS, ENCODERS
+from engine.passes.placement import Plan
 
 logger = log.get(__name__)
 
-# Share of the free memory that weights may take; the rest is for activations and the allocator's own slack.
-WEIGHTS_SHARE = 0.8
+# Share of the device's memory that a run may count on; the rest is the allocator's own slack.
 ROOM_SHARE = 0.9
-GB = 1e9
-# Blocks of a denoiser that stay where streaming was asked for: with activations and a decode of 1024x1024, under 8 GB.
-STAYING = 2 * GB
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Components in host memory between uses, components streamed, and the bytes of their blocks that may stay."""
-
-    offloaded: frozenset[str] = frozenset()
-    streamed: frozenset[str] = frozenset()
-    staying: float = STAYING
-
-    def only_streamed(self) -> Plan:
-        """The same for a stock pipeline, which uses all components in one call: diffusers cannot mix the two kinds."""
-        return Plan(frozenset(), self.streamed | self.offloaded, self.staying)
 
 
 class Residency:
@@ -55,7 +36,7 @@ class Residency:
         for name, module in modules.items():
             if name not in plan.streamed and name not in self.offloaded:
                 module.to(device)
-        self.resident_bytes = sum(_on(device, part) for name, part in modules.items() if name not in self.offloaded)
+        self.resident_bytes = sum(size_of(part, device) for name, part in modules.items() if name not in self.offloaded)
 
     @property
     def room(self) -> float:
@@ -141,109 +122,6 @@ class Parked:
             return tensor
 
 
-def plan(components: Mapping[str, Any], config: EngineConfig, device: torch.device) -> Plan:
-    """Return what the settings say, and in `auto` mode what does not fit; each choice is logged with its reason."""
-    sizes = {name: size_of(part) for name, part in components.items() if isinstance(part, torch.nn.Module)}
-    streamed = layerwise.asked(config, sizes)
-    explicit = {name: _explicit(name, config) for name in sizes if name not in streamed}
-    offloaded = {name for name, wanted in explicit.items() if wanted}
-    if device.type == "cpu":
-        if streamed | offloaded:
-            logger.info("offload has no effect: the model runs on the CPU, where its weights are")
-        return Plan()
-    asked = Plan(frozenset(offloaded), frozenset(streamed))
-    if config.performance_mode in ("manual", "speed"):
-        return asked
-    free = [name for name, wanted in explicit.items() if wanted is None]
-    loaded = sum(_on(device, components[name]) for name in sizes)
-    budget = (_free_bytes(device) + loaded) * WEIGHTS_SHARE
-    need = _peak({name: size for name, size in sizes.items() if name not in streamed}, offloaded)
-    fitted = _fit(sizes, asked, free, budget, config)
-    for name in sorted((fitted.offloaded | fitted.streamed) - offloaded - streamed):
-        _tell(name, name in fitted.streamed, config, need, budget)
-    denoisers = [components[name] for name in fitted.streamed - streamed if name.startswith(DENOISERS)]
-    if not denoisers:
-        return fitted
-    rest = {name: size for name, size in sizes.items() if name not in fitted.streamed}
-    left = budget - _peak(rest, fitted.offloaded) - max(map(layerwise.in_flight, denoisers))
-    return Plan(fitted.offloaded, fitted.streamed, max(0.0, left))
-
-
-def _fit(sizes: Mapping[str, int], asked: Plan, free: Collection[str], budget: float, config: EngineConfig) -> Plan:
-    """Return the plan with as many of the `free` components off the device as it takes to fit.
-
-    What is used once per request goes first, what is used in every step last. A component that is too large by itself
-    is streamed.
-    """
-    sizes = {name: size for name, size in sizes.items() if name not in asked.streamed}
-    offloaded, streamed = set(asked.offloaded), set(asked.streamed)
-    groups = [set(group) & set(free) for group in _in_order(sizes)]
-    for group in groups:
-        if config.performance_mode == "memory" or _peak(sizes, offloaded) > budget:
-            offloaded |= group
-    streams = {name for name in offloaded & set(free) if _may_stream(name, config)}
-    while (held := max(_together(sizes), key=lambda names: _held(sizes, names, offloaded), default=set())) & streams:
-        if _peak(sizes, offloaded) <= budget:
-            break
-        streamed |= held & streams
-        offloaded -= streamed
-        sizes = {name: size for name, size in sizes.items() if name not in streamed}
-    # Beside something that is streamed others may fit again; but room is better used for blocks of a denoiser.
-    if config.performance_mode == "auto" and not any(name.startswith(DENOISERS) for name in streamed):
-        for group in reversed(groups):
-            if _peak(sizes, offloaded - group) <= budget:
-                offloaded -= group
-    return Plan(frozenset(offloaded), frozenset(streamed))
-
-
-def _in_order(names: Iterable[str]) -> list[list[str]]:
-    """Return components in groups, those first that are missed least on the device."""
-    kinds: dict[int, list[str]] = {0: [], 1: [], 2: []}
-    for name in names:
-        kinds[0 if name.startswith(ENCODERS) else 2 if name.startswith(DENOISERS) else 1].append(name)
-    return list(kinds.values())
-
-
-def _together(names: Iterable[str]) -> list[set[str]]:
-    """Return which components are used at once: all text encoders, one denoiser, all others."""
-    encoders, others, denoisers = _in_order(names)
-    return [set(encoders), set(others), *({name} for name in denoisers)]
-
-
-def _held(sizes: Mapping[str, int], names: Iterable[str], offloaded: Collection[str]) -> int:
-    return sum(sizes[name] for name in names if name in offloaded)
-
-
-def _peak(sizes: Mapping[str, int], offloaded: Collection[str]) -> int:
-    """Return the most bytes of weights that are on the device at once."""
-    resident = sum(size for name, size in sizes.items() if name not in offloaded)
-    return resident + max((_held(sizes, names, offloaded) for names in _together(sizes)), default=0)
-
-
-def _may_stream(name: str, config: EngineConfig) -> bool:
-    if name.startswith(DENOISERS):
-        return config.dit_layerwise_offload is None
-    return config.layerwise_offload_components is None
-
-
-def _tell(name: str, streamed: bool, config: EngineConfig, need: float, budget: float) -> None:
-    what = "is streamed from host memory by layer" if streamed else "is kept in host memory between uses"
-    reason = f"the weights take {need / GB:.1f} GB of the {budget / GB:.1f} GB that are for them on the device"
-    if config.performance_mode == "memory" and not streamed:
-        reason = "performance_mode is memory"
-    logger.info("%s %s: %s", name, what, reason)
-
-
-def _explicit(name: str, config: EngineConfig) -> bool | None:
-    if name.startswith(ENCODERS):
-        return config.text_encoder_cpu_offload
-    if name.startswith("vae"):
-        return config.vae_cpu_offload
-    if name.startswith("image_encoder"):
-        return config.image_encoder_cpu_offload
-    return config.dit_cpu_offload
-
-
 def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -266,13 +144,3 @@ def _once(make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tenso
         return made[key]
 
     return once
-
-
-def _on(device: torch.device, module: torch.nn.Module) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size() for tensor in _tensors(module) if tensor.device.type == device.type
-    )
-
-
-def _free_bytes(device: torch.device) -> float:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")

@@ -33,6 +33,13 @@ def test_like_follows_a_tensor_or_a_network() -> None:
     assert like(tensor, torch.nn.Linear(1, 1).bfloat16()).dtype is torch.bfloat16
 
 
+def test_like_follows_a_network_to_where_it_computes() -> None:
+    class Streamed(torch.nn.Linear):
+        device = torch.device("meta")  # its weights are at home in host memory
+
+    assert like(torch.ones(2), Streamed(1, 1)).is_meta
+
+
 def test_a_family_without_a_verb_says_so() -> None:
     state: Any = None
     with pytest.raises(TypeError, match="BaseModel must say how a prompt is encoded"):

@@ -19,7 +19,8 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import UsageError
 from engine.passes import layerwise
-from engine.passes.residency import Plan, Residency
+from engine.passes.placement import Plan
+from engine.passes.residency import Residency
 
 CPU = torch.device("cpu")
 ALL = ("text_encoder", "text_encoder_2", "transformer", "vae")
