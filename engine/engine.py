@@ -227,9 +227,14 @@ def _inlined(request: Request, spec: ModelSpec, config: EngineConfig, fetched: d
 def _same_shape(width: int, height: int, spec: ModelSpec) -> dict[str, int]:
     """Return the size with the image's shape and at most the model's default area, in multiples it can draw.
 
-    An image that is far longer than it is wide gives the longest picture of that area.
+    An image that is far longer than it is wide gives the longest picture of that area. With a `shape_multiple`, the
+    sides are the nearest multiples of it, so the area may be a little larger.
     """
     area, multiple = int(spec.defaults["height"]) * int(spec.defaults["width"]), spec.multiple
+    if spec.shape_multiple is not None:
+        wide = (area * (width / height)) ** 0.5
+        sides = {"height": wide / (width / height), "width": wide}
+        return {name: max(1, round(side / spec.shape_multiple)) * spec.shape_multiple for name, side in sides.items()}
     scale = (area / (width * height)) ** 0.5
     if not spec.enlarges:
         scale = min(scale, 1.0)

@@ -73,6 +73,10 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
     _check_arguments(request, spec)
     if request.prompt is None:
         raise UsageError("prompt: required", code="missing_parameter", param="prompt")
+    for name in ("prompt", "negative_prompt"):
+        found = [word for word in spec.reserved if word in (getattr(request, name) or "")]
+        if found:
+            raise UsageError(f"{name}: must not hold {listed(found)}, which {spec.id} itself uses", param=name)
 
 
 def _check_use(name: str, spec: ModelSpec) -> None:

@@ -18,7 +18,7 @@ class PackedModel(BaseModel):
     """A flow-matching family on diffusers' own helpers; latents are packed to (1, tokens, 4 * channels).
 
     A subclass names the stock pipeline that has its helpers, and writes `conditioning`; one with a VAE for clips also
-    `to_latents` and `to_picture`.
+    `to_latents` and `decode`.
     """
 
     stock: Any
@@ -39,11 +39,6 @@ class PackedModel(BaseModel):
         """Return (1, 3, H, W) in [-1, 1] as latents (1, channels, h, w) in the network's scale."""
         latents: torch.Tensor = self.helpers._encode_vae_image(pixels, generator)
         return latents
-
-    def to_picture(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return latents (1, channels, h, w) in the VAE's scale as (1, 3, H, W) in [-1, 1]."""
-        picture: torch.Tensor = self.components["vae"].decode(latents, return_dict=False)[0]
-        return picture
 
     def encode(self, state: State) -> None:
         request = state.request
@@ -85,15 +80,8 @@ class PackedModel(BaseModel):
         prediction: torch.Tensor = network(hidden_states=tokens, timestep=timestep / 1000, return_dict=False, **cond)[0]
         return prediction[:, : state.latents.shape[1]]
 
-    def decode(self, state: State) -> None:
-        assert state.latents is not None
-        latents = self.latent_image(state, like(state.latents, self.components["vae"]))
-        pixels = self.helpers.image_processor.postprocess(self.to_picture(latents), output_type="pt")
-        state.pixels = pixels.permute(0, 2, 3, 1)
-
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
-        unpacked: torch.Tensor = self.helpers._unpack_latents(latents, *state.grid, self.helpers.vae_scale_factor)
-        return unscale(unpacked.view(1, -1, *unpacked.shape[-2:]), self.components["vae"])
+        return unscale(self.unpack(state, latents), self.components["vae"])
 
     def tokens(self, state: State) -> tuple[int, int]:
         """Return the rows and columns of tokens."""
@@ -104,3 +92,8 @@ class PackedModel(BaseModel):
         """Return latents (1, channels, h, w) as (1, tokens, 4 * channels)."""
         packed: torch.Tensor = self.helpers._pack_latents(latents, *latents.shape)
         return packed
+
+    def unpack(self, state: State, tokens: torch.Tensor) -> torch.Tensor:
+        """Return (1, tokens, 4 * channels) as latents (1, channels, h, w)."""
+        latents: torch.Tensor = self.helpers._unpack_latents(tokens, *state.grid, self.helpers.vae_scale_factor)
+        return latents.view(1, -1, *latents.shape[-2:])

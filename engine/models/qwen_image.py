@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import QwenImageInpaintPipeline
+from diffusers.video_processor import VideoProcessor
 
 from engine.models.packed import PackedModel
 from engine.types import State
@@ -32,8 +33,10 @@ class Model(PackedModel):
     def to_latents(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return super().to_latents(pixels[:, :, None], generator)[:, :, 0]
 
-    def to_picture(self, latents: torch.Tensor) -> torch.Tensor:
-        return super().to_picture(latents[:, :, None])[:, :, 0]
+    def decode(self, state: State) -> None:
+        assert state.latents is not None
+        clip = self.unpack(state, state.latents)[:, :, None]
+        state.pixels = self.decode_clip(clip, VideoProcessor())
 
     def guide(self, state: State, cond: torch.Tensor, uncond: torch.Tensor | None) -> torch.Tensor:
         """Classifier-free guidance that keeps the norm of each token as it is in the conditional prediction."""

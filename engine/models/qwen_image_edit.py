@@ -48,7 +48,8 @@ class Model(qwen_image.Model):
 
     def _seen_area(self) -> int:
         """Return how many pixels of a picture the text encoder sees."""
-        return stock.CONDITION_IMAGE_SIZE if self.spec.max_images > 1 else stock.VAE_IMAGE_SIZE
+        area: int = stock.CONDITION_IMAGE_SIZE if self.spec.max_images > 1 else stock.VAE_IMAGE_SIZE
+        return area
 
     def _sized(self, picture: Image.Image, area: int) -> Image.Image:
         width, height = stock.calculate_dimensions(area, picture.width / picture.height)
@@ -58,6 +59,7 @@ class Model(qwen_image.Model):
     def _cut(self, state: State, prompt: str) -> str:
         """Return at most `max_sequence_length` tokens of a prompt: the helpers of the editors do not bound it."""
         tokenizer, most = self.components["tokenizer"], state.request.max_sequence_length
+        assert most is not None
         tokens = tokenizer(prompt)["input_ids"]
         if len(tokens) <= most:
             return prompt
