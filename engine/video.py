@@ -55,12 +55,14 @@ def write_mp4(
         _pipe(command, (_even(frame, height, width) for frame in frames), path)
 
 
-def _even(frame: np.ndarray[Any, Any], height: int, width: int) -> bytes:
-    grown = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
-    return grown.tobytes()
+def _even(frame: np.ndarray[Any, Any], height: int, width: int) -> memoryview:
+    """Return the bytes of a frame, grown by repeating its edge where its size is odd, and else not copied."""
+    if frame.shape[:2] != (height, width):
+        frame = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
+    return np.ascontiguousarray(frame).data
 
 
-def _pipe(command: list[str], chunks: Iterable[bytes], path: Path) -> None:
+def _pipe(command: list[str], chunks: Iterable[bytes | memoryview], path: Path) -> None:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stderr is not None

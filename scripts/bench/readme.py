@@ -56,7 +56,25 @@ def _offload_row(row: Mapping[str, Any]) -> str:
     return f"{start} {row['ms_per_step']:.0f} | {ratio} | {peak} | {'yes' if row['same_pixels'] else 'no'} |"
 
 
-TABLES = {"first_picture": first_picture, "offload": offload}
+def encode_video(result: Mapping[str, Any]) -> list[str]:
+    """A clip to mp4, beside diffusers' way."""
+    made = f"{result['date']}, {result['cpu']}, diffusers {result['versions']['diffusers']}"
+    shape = f"{result['frames']} frames, {result['width']}x{result['height']}, {result['cpu_cores']} cores"
+    rows = {"ours": "ours", "diffusers": "`export_to_video`, taking turns with ours"}
+    return [
+        f"| {shape} | median | least | largest | kB | PSNR |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"{_row(label, side)} {side['kilobytes']} | {side['psnr_db']} dB |"
+            for name, label in rows.items()
+            for side in (result[name],)
+        ),
+        "",
+        f"{made}.",
+    ]
+
+
+TABLES = {"first_picture": first_picture, "encode_video": encode_video, "offload": offload}
 
 
 def current(text: str) -> str:

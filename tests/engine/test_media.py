@@ -352,9 +352,16 @@ def test_mp4_has_every_frame_at_its_size_rate_and_colour(tmp_path: Path) -> None
 
 
 def test_mp4_can_be_played_before_it_is_complete(tmp_path: Path) -> None:
-    media.encode(clip(), tmp_path / "a", "mp4", Request(), None)
-    data = (tmp_path / "a").read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")
+    media.encode(clip(), tmp_path / "a", "mp4", Request(), {"request": {"prompt": "x"}})
+    data, atoms, place = (tmp_path / "a").read_bytes(), {}, 0
+    while place < len(data):
+        size, name = struct.unpack_from(">I4s", data, place)
+        atoms[name.decode()] = (place, size)
+        place += size
+    assert place == len(data)
+    assert [name for name in atoms if name != "free"] == ["ftyp", "moov", "mdat"]
+    start, size = atoms["moov"]
+    assert start < data.index(b"sgdiff") < start + size  # the recipe comes first too
 
 
 def test_odd_sizes_grow_by_one_pixel_in_mp4(tmp_path: Path) -> None:

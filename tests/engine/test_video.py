@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ def test_a_backslash_at_the_end_does_not_swallow_the_next_tag(tmp_path: Path) ->
     write(tmp_path / "a", tags={"sgdiff": "one\\", "comment": "second"})
     tags = video.read_tags(tmp_path / "a")
     assert (tags["sgdiff"], tags["comment"]) == ("one", "second")
+
+
+def test_frames_are_read_in_any_order_of_memory_and_copied_only_to_grow(tmp_path: Path) -> None:
+    frames = np.zeros((2, 33, 48, 3), np.uint8)
+    frames[:, :, :24] = 200
+    write(tmp_path / "a", frames[:, ::-1, ::-1], crf=1)
+    command = [video.executable(), "-v", "error", "-i", tmp_path / "a", "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"]
+    read = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+    assert read.reshape(2, 34, 48)[:, [0, 33]][..., [4, 44]] == pytest.approx(np.array([[[0, 200]] * 2] * 2), abs=8)
+    assert np.shares_memory(np.asarray(video._even(frames[0, :32], 32, 48)), frames)
 
 
 def test_what_is_no_video_has_no_tags(tmp_path: Path) -> None:
