@@ -22,7 +22,7 @@ from engine.types import State
 PRIOR = "vision_language_encoder"
 
 
-class References(GlmImageKVCache):
+class References(GlmImageKVCache):  # type: ignore[misc]  # diffusers is untyped
     """Keys and values of a run's input images, which its pixels attend to in every step.
 
     `tokens` are the images' prior tokens at the network's resolution, each (rows, columns).
@@ -51,8 +51,8 @@ class Prior:
         return features
 
     def get_image_tokens(self, features: torch.Tensor, grids: torch.Tensor) -> Any:
-        rows = features.split(grids.prod(dim=-1).tolist())
-        maps = [image.T.unflatten(1, grid[1:]) for image, grid in zip(rows, grids.tolist(), strict=True)]
+        rows = torch.split(features, grids.prod(dim=-1).tolist())
+        maps = [image.T.reshape(-1, *grid[1:]) for image, grid in zip(rows, grids.tolist(), strict=True)]
         return self.model.get_image_tokens(maps, grids)
 
 
@@ -98,7 +98,7 @@ class Model(BaseModel):
             state.uncond = self._conditioning(state, negative, tokens, drop=True)
         if sources:
             sizes = [grid[1:] for grid in grids[0].tolist()]
-            parts = image_tokens[0].split([rows * columns for rows, columns in sizes])
+            parts = torch.split(image_tokens[0], [rows * columns for rows, columns in sizes])
             maps = [part.view(size) for part, size in zip(parts, sizes, strict=True)]
             state.cond["kv_caches"] = References(self.network.config.num_layers, maps)
 
