@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 
-from engine.models.tiny import parts
+from engine.models.tiny import glm_image, parts
 
 SPREAD = 0.02
+LARGEST_INPUT = 2048 * 2048
+# Ids in the configs of encoders that see pictures, and the tokens of the stand-ins that they mean.
 MARKS = {
-    "image_token_id": "<|image_pad|>",
-    "video_token_id": "<|video_pad|>",
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
+    "image_token_id": ("<|image_pad|>", glm_image.IMAGE),
+    "image_start_token_id": (glm_image.IMAGE_START,),
+    "image_end_token_id": (glm_image.IMAGE_END,),
+    "video_token_id": ("<|video_pad|>",),
+    "vision_start_token_id": ("<|vision_start|>",),
+    "vision_end_token_id": ("<|vision_end|>",),
 }
 
 
@@ -103,6 +107,8 @@ def stand_in(class_name: str) -> Any:
         return parts.qwen_tokenizer((*parts.QWEN_MARKS, *parts.LLAMA_MARKS))
     if class_name.startswith(("Qwen2Tokenizer", "PixtralProcessor", "AutoTokenizer")):
         return parts.qwen_tokenizer()
+    if class_name == "GlmImageProcessor":
+        return glm_image.processor(LARGEST_INPUT)
     return None
 
 
@@ -110,9 +116,10 @@ def match(config: Any, tokenizer: Any) -> None:
     """Set those ids in an encoder's config that must be the stand-in's: marks, and the end that CLIP looks for."""
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     known = tokenizer.get_vocab()
-    for key, mark in MARKS.items():
-        if hasattr(config, key) and mark in known:
-            setattr(config, key, known[mark])
+    for key, marks in MARKS.items():
+        for mark in marks:
+            if hasattr(config, key) and mark in known:
+                setattr(config, key, known[mark])
     if config.model_type == "clip_text_model":
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config, key, getattr(tokenizer, key))

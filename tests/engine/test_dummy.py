@@ -145,6 +145,32 @@ def test_configs_alone_get_a_tokenizer(tmp_path: Path, flux_folder: Path) -> Non
     assert type(parts["tokenizer_2"]).__name__.startswith("T5Tokenizer")
 
 
+@pytest.mark.parametrize(
+    ("name", "encoder", "ids"),
+    [
+        ("Qwen-Image-Edit", "text_encoder", {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}),
+        ("GLM-Image", "vision_language_encoder", {"image_token_id": "<|image|>", "image_end_token_id": "<|img_eos|>"}),
+    ],
+)
+def test_an_encoder_knows_the_marks_of_its_stand_in(name: str, encoder: str, ids: dict[str, str]) -> None:
+    index = json.loads((CONFIGS / name / "model_index.json").read_text())
+    library, class_name = index[encoder]
+    config = dummy.config_of(getattr(importlib.import_module(library), class_name), CONFIGS / name / encoder)
+    tokenizer = dummy.stand_in(index[dummy.tokenizer_of(encoder)][1])
+    dummy.match(config, tokenizer)
+    known = getattr(tokenizer, "tokenizer", tokenizer).get_vocab()
+    assert {key: getattr(config, key) for key in ids} == {key: known[mark] for key, mark in ids.items()}
+
+
+def test_every_component_without_a_config_has_a_stand_in() -> None:
+    for spec in catalog.MODELS:
+        folder = CONFIGS / spec.id.rsplit("/", 1)[-1]
+        if folder.is_dir():
+            index = json.loads((folder / "model_index.json").read_text())
+            missing = [key for key, value in index.items() if isinstance(value, list) and not (folder / key).is_dir()]
+            assert all(dummy.stand_in(spec.classes.get(key, index[key][1])) is not None for key in missing), spec.id
+
+
 def test_what_has_no_stand_in_is_named(tmp_path: Path, flux_folder: Path) -> None:
     folder = _bare(flux_folder, tmp_path / "bare")
     shutil.rmtree(folder / "scheduler")

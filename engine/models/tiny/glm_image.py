@@ -20,13 +20,13 @@ def glm_image(seeds: Seeds) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, GlmImagePipeline, GlmImageTransformer2DModel
     from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
-    glyphs, processor = ByT5Tokenizer(), _processor()
+    glyphs, prompts = ByT5Tokenizer(), processor()
     return new(
         GlmImagePipeline,
         tokenizer=glyphs,
-        processor=processor,
+        processor=prompts,
         text_encoder=seeds.build(T5EncoderModel, T5Config(**t5_sizes(glyphs))),
-        vision_language_encoder=_prior(seeds, processor),
+        vision_language_encoder=_prior(seeds, prompts),
         vae=image_vae(
             seeds,
             use_quant_conv=False,
@@ -56,7 +56,8 @@ def glm_image(seeds: Seeds) -> Any:
     )
 
 
-def _processor() -> Any:
+def processor(longest_edge: int = 64 * 64) -> Any:
+    """Return a processor with a small vocabulary; `longest_edge` is the largest area of an input image, in pixels."""
     from transformers import GlmImageImageProcessor, GlmImageProcessor
 
     tokenizer = qwen_tokenizer(
@@ -67,7 +68,7 @@ def _processor() -> Any:
     )
     images: Any = new(
         GlmImageImageProcessor,
-        size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64},
+        size={"shortest_edge": 32 * 32, "longest_edge": longest_edge},
         patch_size=16,
         merge_size=1,
         temporal_patch_size=1,
