@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import UsageError, listed, suggest
-from engine.types import Task
+from engine.types import Request, Task
 
 IMG2IMG, INPAINT = "img2img", "inpaint"
 SMALL_AREA = 832 * 480
@@ -38,6 +38,9 @@ class ModelSpec:
     limits: Mapping[str, int] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # what diffusers_kwargs may hold; empty for a native pipeline
     variants: Mapping[str, str] = field(default_factory=dict)  # feature -> stock pipeline class that has it
+    variant_arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # feature -> `arguments` of it
+    stock_names: Mapping[str, str] = field(default_factory=dict)  # field -> argument of the stock call, unless obvious
+    autocast: bool = False  # a stock call over components of several precisions, which must be cast between them
     cfg_scale: str | None = None
     cfg_above: float = 1.0
     max_images: int = 1
@@ -45,9 +48,7 @@ class ModelSpec:
     max_image_ratio: float = math.inf  # of an input image's sides
     enlarges: bool = True  # an output shaped by a small image has the default area all the same
     shaped_by: int = 0  # which input image gives an output without a size its shape: the first, or -1 the last
-    shape_multiple: int | None = (
-        None  # of sides that an image gives: the nearest; None: the largest below, of `multiple`
-    )
+    shape_multiple: int | None = None  # sides that an image gives: the nearest; None: the last below of `multiple`
     reserved: tuple[str, ...] = ()  # words that no prompt may hold, for they stand for something else
     multiple: int = 16
     frame_stride: int = 1
@@ -57,6 +58,11 @@ class ModelSpec:
     classes: Mapping[str, str] = field(default_factory=dict)  # of components, before those that a folder names
     unread: tuple[str, ...] = ()  # patterns of weights for which the denoiser's class has no place
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline; the folder's model_index.json wins
+
+    def feature_of(self, request: Request) -> str | None:
+        """Return which of the stock pipeline's `variants` draws a request; None for the pipeline itself."""
+        wanted = INPAINT if request.mask_path else IMG2IMG if request.image_path else None
+        return wanted if wanted in self.variants else None
 
     @property
     def is_video(self) -> bool:
@@ -164,6 +170,7 @@ HUNYUAN: dict[str, Any] = {
     "family": "hunyuan_video", "pipeline": "HunyuanVideoPipeline", "tasks": ("T2V",), "frame_stride": 4,
     "uses": (*CLIP_USES, "embedded_cfg_scale", "max_sequence_length"), "cfg_scale": "guidance_scale",
     "limits": {"max_sequence_length": 256}, "max_pixels": 1920 * 1088 * 257,
+    "stock_names": {"embedded_cfg_scale": "guidance_scale", "guidance_scale": "true_cfg_scale"},
     "precision": {"vae": "fp16", "text_encoder": "fp16", "text_encoder_2": "fp16"},
 }  # fmt: skip
 
