@@ -46,6 +46,12 @@ def load(
     return {part.name: components[part.name] for part in parts}
 
 
+def sizes(source: Source) -> dict[str, int]:
+    """Return the bytes of the weights of each component, as its files say: 0 for one without."""
+    folders = {name: source.overrides.get(name, source.folder / name) for name in component_keys(source.index)}
+    return {name: sum(file.stat().st_size for file in folder.glob("*.safetensors")) for name, folder in folders.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A component that is to be loaded: what it is, from where, and to where."""

@@ -16,7 +16,7 @@ from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
 from engine.passes import precision
-from engine.passes.placement import Plan, plan
+from engine.passes.placement import Plan, at_home, plan
 from engine.passes.residency import Residency
 from engine.profiler import Profile
 from engine.stages import decode, denoise, preview
@@ -126,7 +126,7 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
     device = pick_device(config.device)
     backend = _attention(spec, config, device)
-    components = loader.load(source, spec, config)
+    components = loader.load(source, spec, config, device, at_home(loader.sizes(source), config, device))
     model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
     for name, component in components.items():
         if name.startswith(precision.DENOISERS):

@@ -33,6 +33,18 @@ def test_every_component_in_its_precision(flux_folder: Path) -> None:
     assert not any(part.training for part in parts.values() if isinstance(part, torch.nn.Module))
 
 
+def test_files_say_how_large_a_component_is(flux_folder: Path) -> None:
+    source, _ = spec_of(EngineConfig(model_path=str(flux_folder)), env.read())
+    sizes = loader.sizes(source)
+    parts = _load(flux_folder, vae_precision="fp32")
+    vae = parts["vae"]
+    assert isinstance(vae, torch.nn.Module)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in vae.parameters())
+    assert weights <= sizes["vae"] < weights * 1.2 + 20_000
+    assert sizes["scheduler"] == 0
+    assert set(sizes) == set(parts)
+
+
 def test_an_override_brings_its_own_class(flux_folder: Path, tmp_path: Path) -> None:
     from diffusers import AutoencoderTiny
 
