@@ -422,6 +422,7 @@ MODELS: tuple[ModelSpec, ...] = (
         uses=("guidance_scale", "negative_prompt", "max_sequence_length", "image_path", "strength"),
         limits={"max_sequence_length": 512},
         cfg_scale="guidance_scale",
+        max_pixels=1536 * 1536,
     ),
     # These two have no code of their own: the stock pipeline draws them.
     ModelSpec(

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
+from engine import log
 from engine.attention import dense
 from engine.errors import UsageError
+
+logger = log.get(__name__)
 
 Attend = Callable[..., torch.Tensor]
 BACKENDS: dict[str, Attend] = {"torch_sdpa": dense.torch_sdpa, "torch_cudnn_sdpa": dense.torch_cudnn_sdpa}
@@ -30,7 +33,12 @@ def install(network: torch.nn.Module, backend: str, masked: bool = True) -> None
 
     Unless `masked`, the masks that it passes hide nothing, and are left out: kernels without a mask serve it too.
     """
-    _route(sys.modules[type(network).__module__])
+    module = sys.modules[type(network).__module__]
+    if not hasattr(module, "dispatch_attention_fn"):  # an older network, which calls torch's kernels itself
+        if backend != "torch_sdpa":
+            logger.warning("attention_backend: %s has no effect on %s", backend, type(network).__name__)
+        return
+    _route(module)
     handle = Handle(backend, BACKENDS[backend], masked)
     for processor in _processors(network):
         processor._attention_backend = handle
@@ -60,12 +68,9 @@ def _processors(network: torch.nn.Module) -> Iterator[Any]:
 
 
 def _route(module: Any) -> None:
-    """Put the router in place of the dispatch function that a network's module imported, once.
-
-    A network that has none computes its attention itself; there is nothing to route.
-    """
-    original = getattr(module, "dispatch_attention_fn", None)
-    if original is None or getattr(original, "serves_handles", False):
+    """Put the router in place of the dispatch function that a network's module imported, once."""
+    original = module.dispatch_attention_fn
+    if getattr(original, "serves_handles", False):
         return
 
     def router(query: Any, key: Any, value: Any, *args: Any, backend: Any = None, **kwargs: Any) -> torch.Tensor:

@@ -10,7 +10,7 @@ from diffusers import StableDiffusion3InpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, dynamic_shift, like
+from engine.models.base import BaseModel, assemble, like
 from engine.types import State
 
 
@@ -41,26 +41,21 @@ class Model(BaseModel):
             state.uncond = self._conditioning(uncond_embeds, uncond_pooled)
 
     def _conditioning(self, embeds: torch.Tensor, pooled: torch.Tensor) -> dict[str, Any]:
-        return {
-            "encoder_hidden_states": like(embeds, self.network),
-            "pooled_projections": like(pooled, self.network),
-        }
+        dtype = self.network.dtype
+        return {"encoder_hidden_states": embeds.to(dtype), "pooled_projections": pooled.to(dtype)}
 
     def encode_image(self, state: State) -> None:
         state.image = self.input_image(state, self.helpers.image_processor)
         encoded = self.helpers._encode_vae_image(like(state.image, self.components["vae"]), state.generator)
-        state.image_latents = like(encoded, self.network)
+        state.image_latents = encoded.to(self.network.dtype)
 
     def schedule(self, state: State) -> None:
-        config, more = state.scheduler.config, {}
-        if config.get("use_dynamic_shifting"):
-            height, width = self._latent_size(state)
-            more["mu"] = dynamic_shift(height * width // self.network.config.patch_size**2, config)
-        state.scheduler.set_timesteps(state.request.num_inference_steps, device=state.device, **more)
+        state.scheduler.set_timesteps(state.request.num_inference_steps, device=state.device)
         state.timesteps = state.scheduler.timesteps
 
     def noise(self, state: State) -> None:
-        shape = (1, self.network.config.in_channels, *self._latent_size(state))
+        factor = self.helpers.vae_scale_factor
+        shape = (1, self.network.config.in_channels, state.grid[0] // factor, state.grid[1] // factor)
         state.noise = randn_tensor(shape, generator=state.generator, device=state.device, dtype=self.network.dtype)
 
     def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:
@@ -68,7 +63,3 @@ class Model(BaseModel):
         timestep = state.timesteps[state.step].expand(1)
         prediction: torch.Tensor = network(hidden_states=state.latents, timestep=timestep, return_dict=False, **cond)[0]
         return prediction
-
-    def _latent_size(self, state: State) -> tuple[int, int]:
-        factor = self.helpers.vae_scale_factor
-        return state.grid[0] // factor, state.grid[1] // factor

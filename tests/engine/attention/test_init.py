@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from diffusers.models.transformers import transformer_flux
 
 from engine import attention
@@ -114,3 +114,12 @@ def test_a_mask_that_hides_nothing_is_left_out(networks: Any, monkeypatch: pytes
         transformer_flux.dispatch_attention_fn(query, query, query, attn_mask=mask, backend=handle)
     assert masks[0] is mask
     assert masks[1] is None
+
+
+def test_a_network_with_attention_of_its_own_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = {"num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2, "caption_projection_dim": 16}
+    network = SD3Transformer2DModel(**sizes, joint_attention_dim=8, pooled_projection_dim=8, pos_embed_max_size=8)
+    attention.install(network, "torch_sdpa")
+    assert caplog.text == ""
+    attention.install(network, "torch_cudnn_sdpa")
+    assert "attention_backend: torch_cudnn_sdpa has no effect on SD3Transformer2DModel" in caplog.text
