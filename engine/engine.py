@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from engine import env, fetch, hub, log, media, recipe, schema
+from engine import env, fetch, hub, log, media, recipe, schema, urls
 from engine import resolve as rules
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
@@ -208,7 +208,7 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: di
 
 def _inlined(request: Request, spec: ModelSpec, config: EngineConfig, fetched: dict[str, str]) -> Request:
     def inline(source: str, field: str) -> str:
-        if not fetch.is_url(source):
+        if not urls.is_url(source):
             return source
         if config.offline:
             raise fetch.failure(source, "--offline forbids to fetch it", field)

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
-import re
 import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin
+
+import certifi
 
 from engine.errors import InputError
+from engine.urls import PORTS, InvalidURLError, Target, is_public, parse, shown
 
-PORTS = {"http": 80, "https": 443}
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 REDIRECTS = (301, 302, 303, 307, 308)
 CHUNK = 65536
 Socket = TypeVar("Socket", bound=socket.socket)
 AGENT = "sgdiff-app"
-# Not for the public, although `ipaddress` of some Python versions calls a part of them global.
-REFUSED = tuple(
-    ipaddress.ip_network(text)
-    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16")
-)
-GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def trust() -> ssl.SSLContext:
+    """Trust the authorities that this system trusts; where it knows none, those of the certifi package."""
+    context, paths = ssl.create_default_context(), ssl.get_default_verify_paths()
+    if not (context.cert_store_stats()["x509_ca"] or (paths.capath and any(Path(paths.capath).iterdir()))):
+        context.load_verify_locations(certifi.where())
+    return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Rules:
     tries: int = 3
     pause_s: float = 0.5  # before the second try; doubled before each further one
     resolver: Callable[..., list[Any]] = socket.getaddrinfo
-    trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    trust: Callable[[], ssl.SSLContext] = trust
 
     def allows(self, host: str) -> bool:
         return host in {entry.lower().strip("[]").rstrip(".") for entry in self.allow_hosts}
@@ -54,17 +54,12 @@ class Rules:
 DEFAULT = Rules()
 
 
-def is_url(source: str) -> bool:
-    """Say whether an input is meant as a URL of any scheme; data URIs hold their bytes and are none."""
-    return URL.match(source) is not None
-
-
 def fetch(url: str, rules: Rules | None = None, field: str = "image_path") -> bytes:
     """Return what lies at a URL. Raises InputError: `invalid_url` or `image_fetch_failed`, with no address in it."""
     rules = rules or DEFAULT
     try:
         target = parse(url)
-    except _InvalidError as error:
+    except InvalidURLError as error:
         raise InputError(f"{field}: {shown(url)}: {error}", code="invalid_url", param=field) from None
     download = _Download(rules)
     # In a thread of its own: neither a name server nor a server that sends byte by byte can hold the caller longer.
@@ -86,93 +81,12 @@ def failure(url: str, problem: str, field: str = "image_path") -> InputError:
     return InputError(text, code="image_fetch_failed", param=field)
 
 
-def shown(url: str) -> str:
-    """Return a URL for a message: without what may be secret, a password or a signature."""
-    scheme, _, rest = url.partition("://")
-    place = re.split(r"[?#]", rest, maxsplit=1)[0]
-    host, slash, path = place.partition("/")
-    text = "".join(c if c.isprintable() else "?" for c in f"{scheme}://{host.rpartition('@')[2]}{slash}{path}")
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A URL taken apart; `path` includes the query."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.path}"
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
-
-
-class _InvalidError(Exception):
-    """A URL that can be none of ours."""
-
-
 class _FailedError(Exception):
     """A download that went wrong; worth another try when it is transient."""
 
     def __init__(self, problem: str, transient: bool = False) -> None:
         super().__init__(problem)
         self.transient = transient
-
-
-def parse(url: str) -> Target:
-    """Take an http(s) URL apart; what two programs could read in two ways is refused."""
-    if re.search(r"[\x00-\x20\x7f\\]", url):
-        raise _InvalidError("must not hold spaces, control characters or backslashes")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _InvalidError("is no valid URL") from None
-    scheme = parts.scheme.lower()
-    if scheme not in PORTS:
-        raise _InvalidError("must be a file, an http(s) URL or a data URI of an image")
-    if parts.username is not None or parts.password is not None:
-        raise _InvalidError("must not hold a user name or password")
-    host = (parts.hostname or "").rstrip(".")
-    with suppress(UnicodeError):
-        host = host if host.isascii() else host.encode("idna").decode("ascii")
-    if not host or not host.isascii() or "%" in host:
-        raise _InvalidError("names no host")
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-    return Target(scheme, host, PORTS[scheme] if port is None else port, path + (f"?{query}" if query else ""))
-
-
-def is_public(address: str) -> bool:
-    """Say whether an address is one of the public internet, also where it carries an IPv4 address inside."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = _carried(found)
-        if inner is not None:
-            return is_public(str(inner))
-        if found not in GLOBAL_UNICAST:
-            return False
-    refused = any(found in network for network in REFUSED if network.version == found.version)
-    return found.is_global and not (refused or found.is_multicast or found.is_reserved)
-
-
-def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that an IPv6 address stands for."""
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address in SIX_TO_FOUR:
-        return address.sixtofour
-    return ipaddress.IPv4Address(address.packed[12:]) if address in NAT64 else None
 
 
 class _Download:
@@ -209,7 +123,7 @@ class _Download:
                 return answer
             try:
                 target = parse(urljoin(target.url, answer))
-            except (_InvalidError, ValueError):
+            except (InvalidURLError, ValueError):
                 raise _FailedError("is redirected to what is no http(s) URL") from None
         raise _FailedError(f"is redirected more than {self.rules.redirects} times")
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from engine import fetch, video
+from engine import fetch, urls, video
 from engine.errors import InputError, UsageError, listed
 from engine.recipe_file import image_fields, parameters_text, read_recipe, video_tags
 from engine.types import Request
@@ -88,7 +88,7 @@ def inlined(source: str, field: str = "image_path", rules: fetch.Rules | None = 
 
     Whoever reads the result, however often, sees the same bytes, and nothing is fetched again.
     """
-    if not fetch.is_url(source):
+    if not urls.is_url(source):
         return source
     data = fetch.fetch(source, rules, field)
     uri = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
@@ -173,7 +173,7 @@ def jpeg_preview(rgb: np.ndarray[Any, Any]) -> bytes:
 
 
 def _name(source: str) -> str:
-    return "data URI" if _is_data(source) else fetch.shown(source) if fetch.is_url(source) else source
+    return "data URI" if _is_data(source) else urls.shown(source) if urls.is_url(source) else source
 
 
 def _fail(field: str, source: str, problem: str, code: str | None = None) -> InputError:
@@ -181,7 +181,7 @@ def _fail(field: str, source: str, problem: str, code: str | None = None) -> Inp
 
 
 def _bytes(source: str, field: str) -> bytes:
-    if fetch.is_url(source):
+    if urls.is_url(source):
         return fetch.fetch(source, field=field)
     if _is_data(source):
         return _data(source, field)

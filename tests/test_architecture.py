@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent
 # Rooms of the engine, a line for each row from 0 up, as DESIGN.md section 1 draws them.
 DRAWN = """
     errors schema types config catalog resolve env log
-    overlay hub remote media fetch video recipe_file recipe postprocess storage profiler faults
+    overlay hub remote media fetch urls video recipe_file recipe postprocess storage profiler faults
     attention parallel kernels
     passes cache lora
     stages
     models
-    pipeline loader dummy
+    pipeline loader dummy weights
     runtime
     engine jobs
 """
@@ -33,8 +33,12 @@ ARROWS = {
     ("attention", "kernels"),
     ("pipeline", "loader"),
     ("loader", "dummy"),  # dummy makes what no file holds
+    ("loader", "weights"),  # weights reads what files hold
+    ("dummy", "weights"),  # both fill modules that take no memory yet
     ("jobs", "engine"),
     ("hub", "remote"),  # remote is the network half of hub
+    ("media", "urls"),
+    ("fetch", "urls"),  # urls says what may be fetched
     ("media", "fetch"),  # an input image may lie at a URL
     ("media", "video"),  # these two are the halves of media that know ffmpeg
     ("media", "recipe_file"),  # and the fields of a file

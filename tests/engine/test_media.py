@@ -187,9 +187,9 @@ def test_what_is_fetched_and_no_image_is_a_failed_fetch(
 
 
 def test_other_schemes_are_no_files() -> None:
-    expected = "image_path: file:///a.png: must be a file, an http(s) URL or a data URI of an image"
+    expected = "image_path: file://localhost/a.png: must be a file, an http(s) URL or a data URI of an image"
     for read in (media.open_image, media.image_size, media.inlined, media.sha256_of):
-        assert message(lambda read=read: read("file:///a.png"), code="invalid_url") == expected  # type: ignore[misc]
+        assert message(lambda read=read: read("file://localhost/a.png"), code="invalid_url") == expected  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp"])
