@@ -74,6 +74,15 @@ def test_a_request_without_a_negative_prompt_is_guided_by_a_space(check: Any, qw
     np.testing.assert_array_equal(ours(qwen, 1, **request), expected)
 
 
+def test_the_model_of_december_2025_has_a_long_negative_prompt(tiny_engine: Callable[..., Engine], parity: Any) -> None:
+    engine = tiny_engine("qwen-image", model_id="Qwen-Image-2512")
+    fields = {**SHARED, "height": 64, "width": 64}
+    (output,) = engine.generate(**fields, seed=4)
+    negative = output.request.negative_prompt
+    assert negative is not None and negative.startswith("低分辨率，低画质，肢体畸形")
+    parity.same(output.frames, parity.stock_frames(engine, QwenImagePipeline, 4, **fields, negative_prompt=negative))
+
+
 @pytest.mark.parametrize("cfg", [PLAIN, GUIDED], ids=["plain", "guided"])
 @pytest.mark.parametrize("strength", [0.4, 0.7, 1.0])
 def test_image_to_image(check: Any, picture: Path, strength: float, cfg: dict[str, Any]) -> None:
