@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine import media
 from engine.catalog import by_name
 from engine.config import EngineConfig
-from engine.engine import Engine, resolve
-from engine.errors import Cancelled, ModelError, NotAvailable, UsageError
+from engine.engine import Engine, resolve, resolve_all
+from engine.errors import Cancelled, InputError, ModelError, NotAvailable, UsageError
 from engine.runtime.control import Control
 from engine.types import Output, Progress, Request
 
@@ -102,6 +103,27 @@ def test_a_random_seed_is_told(flux: Engine) -> None:
     first, second = (flux.generate(**fields)[0] for _ in range(2))
     assert first.seed != second.seed
     np.testing.assert_array_equal(first.frames, flux.generate(**{**FIELDS, "seed": first.seed})[0].frames)
+
+
+def test_what_lies_at_a_url_is_fetched_once_for_all_that_ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fetched: list[str] = []
+    stream = io.BytesIO()
+    Image.new("RGB", (96, 64), "red").save(stream, "PNG")
+    monkeypatch.setattr(media.fetch, "fetch", lambda url, *_: fetched.append(url) or stream.getvalue())
+    (tmp_path / "a.png").write_bytes(stream.getvalue())
+    sources = ("https://host/1", str(tmp_path / "a.png"), "https://host/1", "https://host/2")
+    spec = by_name("FLUX.2-klein-4B")
+    assert spec is not None
+    asked = [Request(prompt=prompt, image_path=sources) for prompt in "xy"]
+    first, second = resolve_all(asked, spec, EngineConfig())
+    assert fetched == ["https://host/1", "https://host/2"]
+    assert first.image_path is not None
+    assert first.image_path == second.image_path
+    assert [source[:15] for source in first.image_path if source != sources[1]] == ["data:image/png;"] * 3
+    assert {media.sha256_of(source) for source in first.image_path} == {media.sha256_of(sources[1])}
+    with pytest.raises(InputError, match="--offline forbids to fetch it"):
+        resolve_all(asked, spec, EngineConfig(offline=True))
+    assert len(fetched) == 2
 
 
 @pytest.mark.parametrize(
