@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from engine import dummy, log
+from engine import dummy, log, weights
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.errors import ModelError
@@ -39,17 +41,35 @@ def load(
     logger.info("loading %s%s", spec.id, " with random weights" if config.load_format == "dummy" else "")
     stand_ins = _stand_ins(parts) if config.load_format == "dummy" else {}
     components = dict(stand_ins)
-    for part in parts:
-        if part.name not in stand_ins:
-            logger.debug("loading %s (%s)", part.name, part.cls.__name__)
-            components[part.name] = _load(part, config, stand_ins)
-    return {part.name: components[part.name] for part in parts}
+    with ThreadPoolExecutor(weights.READERS) as pool:
+        # Both libraries set the default dtype of the process while they build a module, so that only one thread builds;
+        # meanwhile the others read.
+        begun = {part.name: _begin(part, config, pool) for part in parts if _is_direct(part, config)}
+        for part in parts:
+            if part.name not in {**stand_ins, **begun}:
+                components[part.name] = _told(part, _whole, part, config, stand_ins)
+        for part in parts:
+            if part.name in begun:
+                components[part.name] = _told(part, begun[part.name])
+    return {part.name: _ready(components[part.name], part.name, config) for part in parts}
 
 
-def sizes(source: Source) -> dict[str, int]:
-    """Return the bytes of the weights of each component, as its files say: 0 for one without."""
-    folders = {name: source.overrides.get(name, source.folder / name) for name in component_keys(source.index)}
-    return {name: sum(file.stat().st_size for file in folder.glob("*.safetensors")) for name, folder in folders.items()}
+def sizes(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, int]:
+    """Return the bytes that each component with weights will take, from its files (or its config) alone."""
+    parts = _parts(source, spec, config, torch.device("cpu"), ())
+    return {part.name: _told(part, _size, part, config) for part in parts if part.is_module}
+
+
+def _size(part: Part, config: EngineConfig) -> int:
+    assert part.dtype is not None
+    if config.load_format == "dummy":
+        module = weights.skeleton(part.cls, weights.config_of(part.cls, part.folder), part.dtype)
+        return sum(parameter.numel() for parameter in module.parameters()) * part.dtype.itemsize
+    tensors = weights.stored(part.folder) if part.folder.is_dir() else None
+    if tensors is None:
+        files = part.folder.iterdir() if part.folder.is_dir() else (part.folder,)
+        return sum(path.stat().st_size for path in files)
+    return sum(math.prod(tensor.shape) for tensor in tensors.values()) * part.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,39 +128,71 @@ def _stand_ins(parts: Sequence[Part]) -> dict[str, Any]:
     return stand_ins
 
 
-def _load(part: Part, config: EngineConfig, stand_ins: Mapping[str, Any]) -> Any:
+def _is_direct(part: Part, config: EngineConfig) -> bool:
+    """Say whether our own readers bring a component to its device.
+
+    Those of transformers do it by themselves, with threads; and weights that stay on the CPU are best left in the file.
+    """
+    files = part.is_module and part.folder.is_dir() and config.load_format == "auto"
+    return files and weights.is_diffusers(part.cls) and part.place.type == "cuda"
+
+
+def _begin(part: Part, config: EngineConfig, pool: Executor) -> Callable[[], Any]:
+    """Begin to read a component, and return what waits for it."""
+    assert part.dtype is not None
+    tensors = _told(part, weights.stored, part.folder)
+    settings = weights.config_of(part.cls, part.folder)
+    if tensors is None or "quantization_config" in settings:
+        return lambda: _whole(part, config, {})
+    module = weights.skeleton(part.cls, settings, part.dtype)
+    if not weights.fits(module, tensors):  # of an older layout, which the library knows to convert
+        return lambda: _whole(part, config, {})
+    finish = weights.read(module, tensors, part.dtype, part.place, pool)
+
+    def wait() -> torch.nn.Module:
+        finish()
+        return module
+
+    return wait
+
+
+def _told(part: Part, load: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `load`; what it raises becomes an error that names the component."""
     try:
-        if part.is_module and config.load_format == "dummy":
-            component = _random(part, stand_ins)
-        else:
-            component = part.cls.from_pretrained(part.folder, **_arguments(part, config))
+        return load(*arguments)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         message = f"{part.name}: {part.cls.__name__} cannot be loaded: {reason}"
         raise ModelError(message, code="model_load_failed") from error
+
+
+def _whole(part: Part, config: EngineConfig, stand_ins: Mapping[str, Any]) -> Any:
+    logger.debug("loading %s (%s)", part.name, part.cls.__name__)
+    if part.is_module and config.load_format == "dummy":
+        return _random(part, stand_ins)
+    arguments: dict[str, Any] = {"local_files_only": True}
+    if part.is_module:
+        arguments |= {"dtype": part.dtype, "use_safetensors": None if config.trust_remote_code else True}
+        if part.place.type == "cuda":
+            arguments["device_map"] = {"": part.place}
+    return part.cls.from_pretrained(part.folder, **arguments)
+
+
+def _ready(component: Any, name: str, config: EngineConfig) -> Any:
     if isinstance(component, torch.nn.Module):
         component.requires_grad_(False).eval()
-        if part.name == "vae" and config.vae_config.load_encoder is False:
+        if name == "vae" and config.vae_config.load_encoder is False:
             component.encoder = None  # type: ignore[assignment]
     return component
 
 
-def _arguments(part: Part, config: EngineConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"local_files_only": True}
-    if part.is_module:
-        arguments |= {"dtype": part.dtype, "use_safetensors": None if config.trust_remote_code else True}
-    return arguments
-
-
 def _random(part: Part, stand_ins: Mapping[str, Any]) -> torch.nn.Module:
-    settings = dummy.config_of(part.cls, part.folder)
+    settings = weights.config_of(part.cls, part.folder)
     tokenizer = stand_ins.get(dummy.tokenizer_of(part.name))
     if tokenizer is not None:
         dummy.match(settings, tokenizer)
     assert part.dtype is not None
-    module = dummy.skeleton(part.cls, settings, part.dtype)
-    dummy.fill(module, part.dtype, part.place, part.device)
-    return module
+    return dummy.module(part.name, part.cls, settings, part.dtype, part.place, part.device)
 
 
 def _class(name: str, library: str, class_name: str, own: str | None) -> Any:

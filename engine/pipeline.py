@@ -126,7 +126,7 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
     device = pick_device(config.device)
     backend = _attention(spec, config, device)
-    components = loader.load(source, spec, config, device, at_home(loader.sizes(source), config, device))
+    components = loader.load(source, spec, config, device, _at_home(source, spec, config, device))
     model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
     for name, component in components.items():
         if name.startswith(precision.DENOISERS):
@@ -142,6 +142,13 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
         components, placement = {}, Plan()
     placed = Residency(components, device, placement, config.pin_cpu_memory)
     return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None, attention=backend)
+
+
+def _at_home(source: Source, spec: ModelSpec, config: EngineConfig, device: torch.device) -> frozenset[str]:
+    """Return which components are loaded into host memory, because they will not stay on the device."""
+    if device.type == "cpu":
+        return frozenset()
+    return at_home(loader.sizes(source, spec, config), config, device)
 
 
 def _vae_options(vae: Any, config: EngineConfig) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine import catalog, dummy, env, loader
+from engine import catalog, dummy, env, loader, weights
 from engine.config import EngineConfig
 from engine.engine import Engine, spec_of
 from engine.errors import ModelError
@@ -60,7 +60,7 @@ def _parameters(library: str, class_name: str, folder: Path) -> float:
     key = class_name + (folder / "config.json").read_text()
     if key not in _counted:
         cls = getattr(importlib.import_module(library), class_name)
-        module = dummy.skeleton(cls, dummy.config_of(cls, folder), torch.bfloat16)
+        module = weights.skeleton(cls, weights.config_of(cls, folder), torch.bfloat16)
         assert all(parameter.is_meta for parameter in module.parameters())
         _counted[key] = sum(parameter.numel() for parameter in module.parameters()) / 1e9
     return _counted[key]
@@ -155,7 +155,7 @@ def test_configs_alone_get_a_tokenizer(tmp_path: Path, flux_folder: Path) -> Non
 def test_an_encoder_knows_the_marks_of_its_stand_in(name: str, encoder: str, ids: dict[str, str]) -> None:
     index = json.loads((CONFIGS / name / "model_index.json").read_text())
     library, class_name = index[encoder]
-    config = dummy.config_of(getattr(importlib.import_module(library), class_name), CONFIGS / name / encoder)
+    config = weights.config_of(getattr(importlib.import_module(library), class_name), CONFIGS / name / encoder)
     tokenizer = dummy.stand_in(index[dummy.tokenizer_of(encoder)][1])
     dummy.match(config, tokenizer)
     known = getattr(tokenizer, "tokenizer", tokenizer).get_vocab()

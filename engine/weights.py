@@ -1,0 +1,186 @@
+"""Modules that take no memory yet, and safetensors files read into them, straight to the device."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+
+# Four threads that read from the page cache are as fast as the bus; each has two buffers of page-locked memory.
+READERS = 4
+BUFFER = 16 * 2**20
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+def is_diffusers(cls: Any) -> bool:
+    """Say whether a class of modules is one of diffusers; else it is one of transformers."""
+    return hasattr(cls, "load_config")
+
+
+def config_of(cls: Any, folder: Path) -> Any:
+    """Return the config of a component's folder: a mapping for a class of diffusers, else an object."""
+    if is_diffusers(cls):
+        return cls.load_config(folder, local_files_only=True)
+    return cls.config_class.from_pretrained(folder, local_files_only=True)
+
+
+def skeleton(cls: Any, config: Any, dtype: torch.dtype) -> torch.nn.Module:
+    """Build a module whose parameters take no memory; its buffers are computed, on the CPU.
+
+    Some families keep tables in buffers that are not saved, or in plain attributes: these must be real from the start.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with init_empty_weights(include_buffers=False):
+            module: torch.nn.Module = cls.from_config(config) if is_diffusers(cls) else cls(config)
+    finally:
+        torch.set_default_dtype(default)
+    if not is_diffusers(cls):
+        module.tie_weights()  # type: ignore[operator]
+    return module
+
+
+def dtypes(module: torch.nn.Module, dtype: torch.dtype) -> Callable[[str], torch.dtype]:
+    """Return in which precision each parameter is kept; a library keeps parts of some modules in fp32."""
+    kept: set[str] = set()
+    if dtype != torch.float32:
+        kept |= set(getattr(module, "_keep_in_fp32_modules_strict", None) or ())
+        if is_diffusers(type(module)) or dtype == torch.float16:
+            kept |= set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    return lambda name: torch.float32 if kept & set(name.split(".")) else dtype
+
+
+def fill(module: torch.nn.Module, place: torch.device, make: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """Put `make(name, empty)` in the place of each parameter of a skeleton, once for tied ones; move its buffers."""
+    done: dict[int, torch.nn.Parameter] = {}
+    for prefix, part in module.named_modules():
+        for name, empty in part._parameters.items():
+            if empty is None:
+                continue
+            if id(empty) not in done:
+                full = f"{prefix}.{name}" if prefix else name
+                done[id(empty)] = torch.nn.Parameter(make(full, empty), requires_grad=False)
+            part._parameters[name] = done[id(empty)]
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else buffer.to(place)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a file."""
+
+    path: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def stored(folder: Path) -> dict[str, Stored] | None:
+    """Return the tensors of a component's safetensors by name; None where they are not laid out as usual.
+
+    Raises ValueError for a file that is no safetensors, OSError for one that cannot be read.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    (index,) = list(folder.glob("*.safetensors.index.json")) or (None,)
+    if index is not None:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted(set(names))]
+    elif len(files) != 1:
+        return None
+    return {name: tensor for path in files for name, tensor in _header(path)}
+
+
+def _header(path: Path) -> Iterator[tuple[str, Stored]]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise ValueError(f"{path.name} is no safetensors file")
+        header: Mapping[str, Any] = json.loads(file.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = (8 + length + offset for offset in entry["data_offsets"])
+            yield name, Stored(path, TYPES[entry["dtype"]], tuple(entry["shape"]), start, end)
+
+
+def fits(module: torch.nn.Module, tensors: Mapping[str, Stored]) -> bool:
+    """Say whether a file holds just the tensors of a skeleton, under its names: nothing has to be converted."""
+    own = module.state_dict()
+    return own.keys() == tensors.keys() and all(own[name].shape == tensors[name].shape for name in own)
+
+
+def read(
+    module: torch.nn.Module, tensors: Mapping[str, Stored], dtype: torch.dtype, place: torch.device, pool: Executor
+) -> Callable[[], None]:
+    """Begin to fill a skeleton from files; return what waits for the end.
+
+    The pieces go through small buffers: host memory never holds the whole. Threads of `pool` read, so that several
+    modules can be filled at once, and no thread but the caller's changes a module.
+    """
+    of, saved = dtypes(module, dtype), module.state_dict()
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+    wanted = {name: of(name) for name, _ in module.named_parameters()}
+    wanted |= {name: buffer.dtype for name, buffer in buffers.items()}
+    pending = {name: pool.submit(_read, tensors[name], wanted[name], place) for name in wanted}
+
+    def finish() -> None:
+        try:
+            for name, buffer in buffers.items():
+                buffer.copy_(pending[name].result())
+            fill(module, place, lambda name, _: pending[name].result())
+        finally:
+            for future in pending.values():
+                future.cancel()
+
+    return finish
+
+
+_own = threading.local()  # of a thread: its buffers, each with the event of the copy that last used it
+
+
+def _read(tensor: Stored, dtype: torch.dtype, place: torch.device) -> torch.Tensor:
+    whole = torch.empty(tensor.shape, dtype=tensor.dtype, device=place)
+    into = whole.view(-1).view(torch.uint8) if whole.ndim else whole.view(1).view(torch.uint8)
+    with tensor.path.open("rb", buffering=0) as file:
+        for number, start in enumerate(range(0, tensor.end - tensor.start, BUFFER)):
+            size = min(BUFFER, tensor.end - tensor.start - start)
+            buffer, event = _buffers(place)[number % 2]
+            if event is not None:
+                event.synchronize()
+            file.seek(tensor.start + start)
+            _read_exactly(file, buffer.numpy().data[:size])
+            into[start : start + size].copy_(buffer[:size], non_blocking=True)
+            if event is not None:
+                event.record()
+    return whole.to(dtype)
+
+
+def _buffers(place: torch.device) -> list[tuple[torch.Tensor, torch.cuda.Event | None]]:
+    cuda = place.type == "cuda"
+    if not hasattr(_own, "buffers") or (_own.buffers[0][1] is not None) != cuda:
+        space = [torch.empty(BUFFER, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+        _own.buffers = [(buffer, torch.cuda.Event() if cuda else None) for buffer in space]  # type: ignore[no-untyped-call]
+    buffers: list[tuple[torch.Tensor, torch.cuda.Event | None]] = _own.buffers
+    return buffers
+
+
+def _read_exactly(file: FileIO, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        count = file.readinto(view[done:])
+        if not count:
+            raise OSError(f"{Path(str(file.name)).name} ends too early")
+        done += count
