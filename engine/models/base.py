@@ -30,13 +30,27 @@ def unscale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     """Return latents (1, channels, ..., height, width) as a network draws them, in the scale that `vae` decodes."""
     config = vae.config
     if getattr(config, "latents_mean", None) is not None:
-        shape = (1, -1, *[1] * (latents.ndim - 2))
-        mean, std = (latents.new_tensor(values).view(shape) for values in (config.latents_mean, config.latents_std))
+        mean, std = _statistics(latents, config)
         if "z_dim" in config:  # the VAEs of the Wan kind: rounded as their stock pipelines do
             return latents / (1 / std) + mean
         return latents * std + mean
     unscaled: torch.Tensor = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
     return unscaled
+
+
+def scale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
+    """Return latents (1, channels, height, width) as `vae` encodes them, in the scale that a network draws."""
+    config = vae.config
+    if getattr(config, "latents_mean", None) is not None:
+        mean, std = _statistics(latents, config)
+        return (latents - mean) / std
+    scaled: torch.Tensor = (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+    return scaled
+
+
+def _statistics(latents: torch.Tensor, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (1, -1, *[1] * (latents.ndim - 2))
+    return latents.new_tensor(config.latents_mean).view(shape), latents.new_tensor(config.latents_std).view(shape)
 
 
 def dynamic_shift(tokens: int, config: Mapping[str, Any]) -> float:

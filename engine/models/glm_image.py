@@ -14,7 +14,7 @@ from diffusers.pipelines.glm_image.pipeline_glm_image import calculate_shift, re
 
 from engine import media
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, like
+from engine.models.base import BaseModel, assemble, like, scale
 from engine.stages import Stage, encode, latents, schedule
 from engine.stages.decode import cancellable
 from engine.types import State
@@ -67,6 +67,12 @@ class Model(BaseModel):
     @property
     def network(self) -> Any:
         return self.components["transformer"]
+
+    @property
+    def _side(self) -> int:
+        """Pixels per token, along one side."""
+        side: int = self.helpers.vae_scale_factor * self.network.config.patch_size
+        return side
 
     def stages(self) -> Sequence[Stage]:
         text, image = encode.text(self), encode.image(self)
@@ -133,24 +139,17 @@ class Model(BaseModel):
         vae = self.components["vae"]
         height, width = self._pixels(grid)
         pixels = self.helpers.image_processor.preprocess(image, height=height, width=width)
-        encoded = retrieve_latents(vae.encode(like(pixels, vae)), sample_mode="argmax")
-        mean, std = (
-            encoded.new_tensor(values).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
-        )
-        normalised: torch.Tensor = (encoded - mean) / std
-        return normalised
+        return scale(retrieve_latents(vae.encode(like(pixels, vae)), sample_mode="argmax"), vae)
 
     def _pixels(self, grid: Sequence[int]) -> tuple[int, int]:
         """Return the height and width in pixels of a grid of tokens."""
-        side = self.helpers.vae_scale_factor * self.network.config.patch_size
-        return grid[0] * side, grid[1] * side
+        return grid[0] * self._side, grid[1] * self._side
 
     def schedule(self, state: State) -> None:
         config, steps = state.scheduler.config, state.request.num_inference_steps
         assert steps is not None
-        side = self.helpers.vae_scale_factor * self.network.config.patch_size
         mu = calculate_shift(
-            (state.grid[0] // side) * (state.grid[1] // side),
+            (state.grid[0] // self._side) * (state.grid[1] // self._side),
             config.get("base_image_seq_len", 256),
             config.get("base_shift", 0.25),
             config.get("max_shift", 0.75),
@@ -173,12 +172,6 @@ class Model(BaseModel):
             hidden_states=like(state.latents, network), timestep=time, return_dict=False, **cond
         )[0]
         return velocity.float()
-
-    def decode(self, state: State) -> None:
-        vae = self.components["vae"]
-        assert state.latents is not None
-        image = vae.decode(self.latent_image(state, like(state.latents, vae)), return_dict=False)[0]
-        state.pixels = self.helpers.image_processor.postprocess(image, output_type="pt").permute(0, 2, 3, 1)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from diffusers.pipelines.z_image.pipeline_z_image_inpaint import retrieve_latent
 from diffusers.utils.torch_utils import randn_tensor
 
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, dynamic_shift, like
+from engine.models.base import BaseModel, assemble, dynamic_shift, like, scale
 from engine.types import State
 
 
@@ -40,16 +40,15 @@ class Model(BaseModel):
             device=state.device,
             max_sequence_length=request.max_sequence_length,
         )
-        state.cond = {"cap_feats": [like(features, self.network) for features in positive]}
+        state.cond = {"cap_feats": [features.to(self.network.dtype) for features in positive]}
         if negative:
-            state.uncond = {"cap_feats": [like(features, self.network) for features in negative]}
+            state.uncond = {"cap_feats": [features.to(self.network.dtype) for features in negative]}
 
     def encode_image(self, state: State) -> None:
         vae = self.components["vae"]
         state.image = self.input_image(state, self.helpers.image_processor)
         encoded = retrieve_latents(vae.encode(like(state.image, vae)), generator=state.generator)
-        scaled = (encoded - vae.config.shift_factor) * vae.config.scaling_factor
-        state.image_latents = scaled.to(torch.float32)
+        state.image_latents = scale(encoded, vae).to(torch.float32)
         if state.request.mask_path:
             mask = self.input_mask(state, self.helpers.mask_processor, encoded)
             state.mask = like(mask, state.image_latents)
@@ -85,13 +84,6 @@ class Model(BaseModel):
             return guided
         norm, limit = torch.linalg.vector_norm(guided), torch.linalg.vector_norm(cond) * cap
         return torch.where(norm > limit, guided * (limit / norm), guided)
-
-    def decode(self, state: State) -> None:
-        vae = self.components["vae"]
-        assert state.latents is not None
-        latents = self.latent_image(state, like(state.latents, vae))
-        image = vae.decode(latents, return_dict=False)[0]
-        state.pixels = self.helpers.image_processor.postprocess(image, output_type="pt").permute(0, 2, 3, 1)
 
     def _latent_size(self, state: State) -> tuple[int, int]:
         factor = self.helpers.vae_scale_factor

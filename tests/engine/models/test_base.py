@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from engine.catalog import MODELS
-from engine.models.base import BaseModel, like
+from engine.models.base import BaseModel, like, scale, unscale
 from engine.types import Request
 
 MODEL = BaseModel(MODELS[0], {})
@@ -38,6 +39,22 @@ def test_like_follows_a_network_to_where_it_computes() -> None:
         device = torch.device("meta")  # its weights are at home in host memory
 
     assert like(torch.ones(2), Streamed(1, 1)).is_meta
+
+
+@pytest.mark.parametrize(
+    ("config", "scaled"),
+    [
+        ({"scaling_factor": 0.5, "shift_factor": 1.0}, [0.5, 1.0]),
+        ({"scaling_factor": 0.5}, [1.0, 1.5]),
+        ({"latents_mean": [1.0, 5.0], "latents_std": [0.5, 2.0]}, [2.0, -1.0]),
+    ],
+    ids=["shift", "factor", "statistics"],
+)
+def test_latents_come_into_the_networks_scale_and_back(config: dict[str, Any], scaled: list[float]) -> None:
+    vae: Any = SimpleNamespace(config=FrozenDict(config))
+    latents = torch.tensor([2.0, 3.0]).view(1, 2, 1, 1)
+    assert scale(latents, vae).flatten().tolist() == scaled
+    assert torch.equal(unscale(scale(latents, vae), vae), latents)
 
 
 def test_a_family_without_a_verb_says_so() -> None:
