@@ -65,3 +65,10 @@ def test_relative_links_lead_somewhere() -> None:
 def test_its_tables_are_made_from_the_results() -> None:
     script = [sys.executable, str(ROOT / "scripts/bench/readme.py"), "--check"]
     assert subprocess.run(script, check=False).returncode == 0, "run scripts/bench/readme.py"
+
+
+def test_the_lines_of_the_worked_example_are_counted() -> None:
+    told = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", README, re.MULTILINE)
+    assert len(told) == 3
+    for name, lines in told:
+        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) == int(lines), f"{name}: see README.md"
