@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine import catalog, hub, log, remote
-from engine.catalog import MODELS, ModelSpec
+from engine.catalog import MODELS, SMALL_AREA, ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.errors import ModelError, UsageError, listed, suggest
@@ -111,19 +111,22 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def described(spec: ModelSpec, where: Place) -> dict[str, Any]:
-    """Return what is known of a model as plain values."""
+    """Return what is known of a model as plain values; the stock pipeline, once loaded, tells what itself uses."""
+    native = spec.family != "passthrough"
     return {
         "id": spec.id,
         "names": list(spec.names),
         "family": spec.family,
         "pipeline": spec.pipeline,
-        "native": spec.family != "passthrough",
+        "native": native,
         "tasks": list(spec.tasks),
         "features": list(spec.features),
         "defaults": dict(spec.defaults),
-        "uses": sorted(spec.uses),
+        "small_defaults": dict(spec.small_defaults),
+        "uses": sorted(spec.uses) if native else None,
         "ignores": dict(spec.ignores),
         "limits": dict(spec.limits),
+        "max_images": spec.max_images if "image_path" in spec.uses else 0 if native else None,
         "size_multiple": spec.multiple,
         "frame_stride": spec.frame_stride if spec.is_video else None,
         "max_pixels": spec.max_pixels,
@@ -141,7 +144,8 @@ def _show(name: str, config: EngineConfig, environment: Environment, as_json: bo
     if as_json:
         yield json.dumps(described(spec, where), ensure_ascii=False)
         return
-    native = "" if spec.family != "passthrough" else ", run by the stock diffusers pipeline"
+    facts = described(spec, where)
+    native = "" if facts["native"] else ", run by the stock diffusers pipeline"
     yield f"model: {shown}" + (f" ({spec.id})" if shown != spec.id else "")
     if spec.names:
         yield f"also called: {listed(spec.names)}"
@@ -150,13 +154,18 @@ def _show(name: str, config: EngineConfig, environment: Environment, as_json: bo
     if spec.features:
         yield f"features: {listed(spec.features)}"
     yield f"on disk: {_on_disk(where)}" + (f", {where.folder}" if where.folder else "")
-    yield f"precisions: {listed(f'{part} {value}' for part, value in described(spec, where)['precision'].items())}"
+    yield f"precisions: {listed(f'{part} {value}' for part, value in facts['precision'].items())}"
     yield f"sizes: multiples of {spec.multiple}, at most {spec.max_pixels} pixels"
     if spec.is_video:
         yield f"frames: {spec.frame_stride}k + 1" if spec.frame_stride > 1 else "frames: any number"
     yield "defaults:"
     yield from (f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in spec.defaults.items())
-    yield f"optional settings that it uses: {listed(sorted(set(spec.uses) - spec.ignores.keys())) or 'none'}"
+    if spec.small_defaults:
+        yield f"defaults up to {SMALL_AREA} pixels: {listed(f'{k} {v}' for k, v in spec.small_defaults.items())}"
+    uses = listed(sorted(set(spec.uses) - spec.ignores.keys())) if facts["native"] else "those of the stock pipeline"
+    yield f"optional settings that it uses: {uses or 'none'}"
+    if facts["max_images"]:
+        yield f"  image_path: at most {facts['max_images']}"
     yield from (f"  {key}: no effect: {reason}" for key, reason in spec.ignores.items())
     yield from (f"  {key}: at most {bound}" for key, bound in spec.limits.items())
 
@@ -233,8 +242,9 @@ def _watched(model: str, total: int | None) -> Iterator[None]:
     already = remote.bytes_here(model) - start
 
     def look() -> None:
+        have = already
         while not done.wait(WAIT_S):
-            have = remote.bytes_here(model) - start
+            have = max(have, remote.bytes_here(model) - start)  # a try that begins anew does not move the bar back
             bar(progress(have, have - already, total, time.monotonic() - began))
 
     watcher = threading.Thread(target=look, daemon=True)
@@ -242,6 +252,9 @@ def _watched(model: str, total: int | None) -> Iterator[None]:
         watcher.start()
         try:
             yield
+        except KeyboardInterrupt:
+            logger.warning("%s: stopped; the same command goes on where this one was", model)
+            raise
         finally:
             done.set()
             watcher.join()

@@ -179,6 +179,8 @@ def test_what_the_stock_pipeline_runs_is_said(cli: Cli, online: Hub) -> None:
     lines = cli("models", "show", "stable-diffusion-xl-base-1.0").out.splitlines()
     stock = "family: passthrough (StableDiffusionXLPipeline, run by the stock diffusers pipeline)"
     assert stock in lines
+    assert "optional settings that it uses: those of the stock pipeline" in lines
+    assert json.loads(cli("models", "show", "stable-diffusion-xl-base-1.0", "--json").out)["uses"] is None
     assert json.loads(cli("models", "show", "FLUX.1-dev", "--json").out)["native"] is True
 
 
@@ -308,6 +310,27 @@ def test_progress_is_told_while_it_downloads(cli: Cli, online: Hub, monkeypatch:
     assert {100 * (600 + index) // total, 100 * (1200 + index) // total} <= set(steps)
     assert steps == sorted(steps)
     assert seen[-1][1] is not None and seen[-1][1] >= 0
+
+
+def test_a_stopped_download_says_how_to_go_on(cli: Cli, online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = online.snapshot_download
+
+    def stop(repo: str, **given: Any) -> Any:
+        if given.get("dry_run"):
+            return whole(repo, **given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", stop)
+    answer = cli("models", "pull", DEV)
+    assert (answer.status, answer.out) == (130, "")
+    assert answer.err.splitlines()[1] == f"warning: {DEV}: stopped; the same command goes on where this one was"
+
+
+def test_input_images_and_small_sizes_are_told(cli: Cli, online: Hub) -> None:
+    assert "  image_path: at most 10" in cli("models", "show", "FLUX.2-dev").out.splitlines()
+    assert json.loads(cli("models", "show", "Wan2.1-T2V-1.3B", "--json").out)["max_images"] == 0
+    small = next(spec for spec in catalog.MODELS if spec.small_defaults)
+    assert f"defaults up to {catalog.SMALL_AREA} pixels: " in cli("models", "show", small.id).out
 
 
 def test_how_far_a_download_is() -> None:
