@@ -12,6 +12,7 @@ from engine.types import Request, Task
 
 IMG2IMG, INPAINT = "img2img", "inpaint"
 SMALL_AREA = 832 * 480
+MAX_CLIP = 1920 * 1088 * 257  # pixels of all frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ QWEN_2512_NEGATIVE = (
 CLIP_USES = ("negative_prompt", "guidance_scale", "flow_shift", "num_frames", "fps")
 EXPERT_USES = ("guidance_scale_2", "boundary_ratio")
 WAN: dict[str, Any] = {
-    "family": "wan", "frame_stride": 4, "max_pixels": 1920 * 1088 * 257, "cfg_scale": "guidance_scale",
+    "family": "wan", "frame_stride": 4, "max_pixels": MAX_CLIP, "cfg_scale": "guidance_scale",
     "limits": {"max_sequence_length": 512}, "precision": {"vae": "fp32", "image_encoder": "fp32"},
 }  # fmt: skip
 # The text a Wan sampler has for what to keep out: English with 2.1, Chinese with 2.2.
@@ -169,7 +170,7 @@ TWO_EXPERTS = {"transformer_2": {"_class_name": "WanTransformer3DModel"}}
 HUNYUAN: dict[str, Any] = {
     "family": "hunyuan_video", "pipeline": "HunyuanVideoPipeline", "tasks": ("T2V",), "frame_stride": 4,
     "uses": (*CLIP_USES, "embedded_cfg_scale", "max_sequence_length"), "cfg_scale": "guidance_scale",
-    "limits": {"max_sequence_length": 256}, "max_pixels": 1920 * 1088 * 257,
+    "limits": {"max_sequence_length": 256}, "max_pixels": MAX_CLIP,
     "stock_names": {"embedded_cfg_scale": "guidance_scale", "guidance_scale": "true_cfg_scale"},
     "precision": {"vae": "fp16", "text_encoder": "fp16", "text_encoder_2": "fp16"},
 }  # fmt: skip

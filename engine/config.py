@@ -143,7 +143,7 @@ class EngineConfig:
         tuple[Precision, ...] | None, Opt("One per text encoder, or one for all", PRECISION)
     ] = None
     disable_autocast: Annotated[
-        bool, Opt("No mixed-precision autocast in denoising and decoding", PRECISION, later=True)
+        bool, Opt("No casts between components of a stock pipeline that differ in precision", PRECISION)
     ] = False
     vae_tiling: Annotated[bool | None, Opt("Decode in tiles; auto: when the whole does not fit", PRECISION)] = None
     vae_slicing: Annotated[bool, Opt("Decode one batch item at a time", PRECISION)] = False

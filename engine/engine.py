@@ -156,9 +156,10 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
     from engine.passes import layerwise, precision
 
     names = hub.component_keys(source.index)
-    precision.plan(names, config, spec)
+    dtypes = precision.plan(names, config, spec)
     layerwise.check(config, names)
-    return source, replace(spec, settings={**spec.settings, **_settings(source.index)})
+    settings = {**spec.settings, **_settings(source.index)}
+    return source, replace(spec, settings=settings, autocast=precision.autocast(dtypes, config))
 
 
 def _settings(index: Mapping[str, Any]) -> dict[str, Any]:

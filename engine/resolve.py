@@ -33,6 +33,7 @@ def resolve(request: Request, spec: ModelSpec, max_pixels: int | None = None) ->
         strength=resolved.strength if resolved.image_path else None,
         quality="auto",
     )
+    _check_start(resolved, spec)
     _check_size(resolved, spec, max_pixels or spec.max_pixels)
     if request.negative_prompt and "negative_prompt" not in spec.ignores and not is_guided(resolved, spec):
         logger.warning(
@@ -92,14 +93,18 @@ def _check_use(name: str, spec: ModelSpec) -> None:
 
 
 def _check_arguments(request: Request, spec: ModelSpec) -> None:
-    unknown = [name for name in request.diffusers_kwargs if name not in spec.arguments]
+    feature = spec.feature_of(request)
+    pipeline, known = spec.pipeline, spec.arguments
+    if feature is not None and known:
+        pipeline, known = spec.variants[feature], spec.variant_arguments[feature]
+    unknown = [name for name in request.diffusers_kwargs if name not in known]
     if not unknown:
         return
     if not spec.arguments:
         message = f"diffusers_kwargs: {spec.id} runs natively; they need --backend diffusers"
     else:
-        hint = suggest(unknown[0], spec.arguments)
-        message = f"diffusers_kwargs: {spec.pipeline} takes no argument '{unknown[0]}' from here{hint}"
+        hint = suggest(unknown[0], known)
+        message = f"diffusers_kwargs: {pipeline} takes no argument '{unknown[0]}' from here{hint}"
     raise UsageError(message, code="unsupported_parameter", param="diffusers_kwargs")
 
 
@@ -125,6 +130,15 @@ def check_image(width: int, height: int, spec: ModelSpec) -> None:
     if max(width, height) > spec.max_image_ratio * min(width, height):
         message = f"{size}, but for {spec.id} one side may be at most {spec.max_image_ratio:g} times the other"
         raise InputError(message, param="image_path")
+
+
+def _check_start(resolved: Request, spec: ModelSpec) -> None:
+    """Refuse a strength that leaves a stock pipeline no step; a native one then gives the image back."""
+    steps, strength = resolved.num_inference_steps, resolved.strength
+    if not spec.arguments or steps is None or strength is None or int(steps * strength) >= 1:
+        return
+    message = f"strength: {strength} of {steps} steps leaves {spec.id} none; it must be at least {1 / steps:.3g}"
+    raise UsageError(message, param="strength")
 
 
 def _seed(request: Request) -> int | tuple[int, ...]:

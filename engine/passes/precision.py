@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
@@ -32,3 +32,8 @@ def plan(components: Iterable[str], config: EngineConfig, spec: ModelSpec) -> di
     asked |= dict(zip(encoders, wanted * len(encoders) if len(wanted) == 1 else wanted, strict=False))
     asked |= {name: config.dit_precision for name in names if name.startswith(DENOISERS)}
     return {name: asked.get(name) or spec.default_precision(name) for name in names}
+
+
+def autocast(planned: Mapping[str, str], config: EngineConfig) -> bool:
+    """Say whether a stock call must cast what goes from one component to the next; native families do it themselves."""
+    return len(set(planned.values())) > 1 and not config.disable_autocast

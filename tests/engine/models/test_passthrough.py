@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline, WanPipeline
+from diffusers import (
+    HunyuanVideoPipeline,
+    OvisImagePipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+    WanPipeline,
+)
+from PIL import Image
 
 from engine.engine import Engine
 from engine.errors import Cancelled, ModelError, UsageError
@@ -28,7 +39,7 @@ def sdxl(sdxl_folder: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def wan(wan_folder: Path) -> Iterator[Engine]:
-    with Engine.from_pretrained(str(wan_folder), **FP32) as engine:
+    with Engine.from_pretrained(str(wan_folder), backend="diffusers", **FP32) as engine:
         yield engine
 
 
@@ -49,6 +60,7 @@ def test_an_image_equals_the_stock_call(sdxl: Engine) -> None:
 
 def test_a_video_equals_the_stock_call(wan: Engine) -> None:
     fields = {"prompt": "a hill", "height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 3}
+    fields |= {"guidance_scale": 4.0, "negative_prompt": "fog", "max_sequence_length": 64}
     (output,) = wan.generate(**fields, seed=6)
     stock = WanPipeline(**_parts(wan))
     stock.set_progress_bar_config(disable=True)
@@ -84,13 +96,14 @@ def test_cancel_within_a_step(sdxl: Engine) -> None:
     assert sdxl.generate("x", height=64, width=64, num_inference_steps=2, seed=1)
 
 
-def test_defaults_come_from_the_signature(sdxl: Engine, wan: Engine) -> None:
-    assert sdxl.spec.defaults["num_inference_steps"] == 50
-    assert sdxl.spec.defaults["guidance_scale"] == 5.0
-    assert sdxl.spec.tasks == ("T2I",)
-    assert wan.spec.tasks == ("T2V",)
-    assert wan.spec.defaults["num_frames"] == 81
+def test_defaults_come_from_the_catalog_and_else_from_the_signature(sdxl: Engine, wan: Engine) -> None:
+    assert sdxl.spec.id == "stabilityai/stable-diffusion-xl-base-1.0"
+    assert (sdxl.spec.defaults["guidance_scale"], sdxl.spec.tasks) == (7.5, ("T2I",))
+    assert (wan.spec.defaults["num_frames"], wan.spec.defaults["fps"], wan.spec.tasks) == (81, 16, ("T2V",))
     assert wan.spec.is_video
+    unknown = passthrough.spec("someone/else", "StableDiffusionXLPipeline")
+    assert unknown.defaults == {"num_inference_steps": 50, "guidance_scale": 5.0, "guidance_rescale": 0.0}
+    assert unknown.features == ()
 
 
 def test_a_field_that_the_call_lacks_is_refused(sdxl: Engine) -> None:
@@ -177,3 +190,140 @@ def test_a_pipeline_that_edits_needs_a_picture(flux_folder: Path) -> None:
 def test_a_stock_pipeline_runs_alone(sdxl: Engine) -> None:
     assert sdxl.executor is not None
     assert sdxl.executor.scheduler.max_running == 1
+
+
+@pytest.mark.parametrize("backend", ["auto", "diffusers"])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_ovis_equals_the_stock_call(tiny_engine: Any, parity: Any, backend: str, guidance: float) -> None:
+    engine = tiny_engine("ovis", backend=backend)
+    assert (engine.spec.id, engine.spec.family) == ("AIDC-AI/Ovis-Image-7B", "passthrough")
+    fields = {"height": 48, "width": 80, "num_inference_steps": 3, "guidance_scale": guidance}
+    fields |= {"prompt": "a red house", "negative_prompt": "fog", "max_sequence_length": 64}
+    (output,) = engine.generate(**fields, seed=2)
+    parity.same(output.frames, parity.stock_frames(engine, OvisImagePipeline, 2, **fields))
+    other = engine.generate(**{**fields, "negative_prompt": "the sea"}, seed=2)[0].frames
+    assert (other != output.frames).any() == (guidance > 1)
+
+
+EDITED: dict[str, Any] = {"prompt": "a hill", "negative_prompt": "fog", "num_inference_steps": 5, "guidance_scale": 4.0}
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_image_to_image_of_sdxl(sdxl: Engine, parity: Any, picture: Path, strength: float) -> None:
+    fields = {**EDITED, "strength": strength}
+    (output,) = sdxl.generate(**fields, height=64, width=96, image_path=str(picture), seed=5)
+    image = Image.open(picture).resize((96, 64), Image.Resampling.LANCZOS)
+    cls = StableDiffusionXLImg2ImgPipeline
+    parity.same(output.frames, parity.stock_frames(sdxl, cls, 5, image=image, **fields))
+    assert len(output.timings.denoise_steps) == 5 * strength
+
+
+def test_inpainting_of_sdxl(sdxl: Engine, parity: Any, picture: Path, mask: Path) -> None:
+    fields = {**EDITED, "strength": 0.6, "height": 48, "width": 80}
+    (output,) = sdxl.generate(**fields, image_path=str(picture), mask_path=str(mask), seed=5)
+    images = {"image": Image.open(picture), "mask_image": Image.open(mask)}
+    parity.same(output.frames, parity.stock_frames(sdxl, StableDiffusionXLInpaintPipeline, 5, **images, **fields))
+    unmasked = sdxl.generate(**fields, image_path=str(picture), seed=5)[0].frames
+    assert (unmasked != output.frames).any()
+
+
+def test_an_edit_that_is_padded_lies_on_its_picture(sdxl: Engine, picture: Path) -> None:
+    (output,) = sdxl.generate(**EDITED, height=44, width=76, image_path=str(picture), strength=0.4, seed=5)
+    assert output.frames.shape == (1, 44, 76, 3)
+
+
+def test_settings_of_variants(sdxl: Engine, picture: Path) -> None:
+    assert {"strength", "image_path", "mask_path"} <= set(sdxl.spec.uses)
+    given = Request(prompt="x", image_path=(str(picture),))
+    assert sdxl.resolve(given).strength == 0.6, "the catalog's default"
+    assert sdxl.resolve(Request(prompt="x")).strength is None
+    assert sdxl.resolve(given.replace(diffusers_kwargs={"aesthetic_score": 7.0}))
+    with pytest.raises(UsageError, match="StableDiffusionXLPipeline takes no argument 'aesthetic_score'"):
+        sdxl.resolve(Request(prompt="x", diffusers_kwargs={"aesthetic_score": 7.0}))
+    with pytest.raises(UsageError, match="StableDiffusionXLImg2ImgPipeline takes no argument 'padding_mask_crop'"):
+        sdxl.resolve(given.replace(diffusers_kwargs={"padding_mask_crop": 8}))
+
+
+def test_a_strength_that_leaves_no_step(sdxl: Engine, picture: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        sdxl.resolve(Request(prompt="x", image_path=(str(picture),), num_inference_steps=4, strength=0.2))
+    assert error.value.message == (
+        "strength: 0.2 of 4 steps leaves stabilityai/stable-diffusion-xl-base-1.0 none; it must be at least 0.25"
+    )
+
+
+def test_a_native_model_keeps_the_meaning_of_its_settings(tiny_engine: Any, parity: Any) -> None:
+    engine = tiny_engine("hunyuan-video", backend="diffusers")
+    fields: dict[str, Any] = {"prompt": "a hill", "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
+    fields |= {"max_sequence_length": 64, "negative_prompt": "fog"}
+    (output,) = engine.generate(**fields, embedded_cfg_scale=3.0, guidance_scale=2.0, seed=4)
+    stock = parity.stock_frames(engine, HunyuanVideoPipeline, 4, guidance_scale=3.0, true_cfg_scale=2.0, **fields)
+    parity.same(output.frames, stock)
+    request = engine.resolve(Request(prompt="x"))
+    assert (request.embedded_cfg_scale, request.guidance_scale) == (6.0, 1.0)
+
+
+def test_a_class_that_diffusers_lacks_says_what_draws_it(wan_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "fast"
+    shutil.copytree(wan_folder, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "WanDMDPipeline"}))
+    with pytest.raises(ModelError) as error:
+        Engine.from_pretrained(str(folder), backend="diffusers")
+    assert error.value.message == (
+        f"'WanDMDPipeline' is not a pipeline of the installed diffusers {diffusers.__version__}; "
+        "without --backend diffusers it runs natively"
+    )
+
+
+MIXED: dict[str, Any] = {"dit_precision": "bf16", "vae_precision": "fp32", "text_encoder_precisions": ("fp32",)}
+SMALL: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [
+        ("sdxl", ("bf16", "fp32", "fp32")),
+        ("sdxl", ("fp32", "bf16", "fp32")),
+        ("sdxl", ("fp32", "fp32", "bf16")),
+        ("ovis", ("bf16", "bf16", "fp32")),
+    ],
+)
+def test_components_may_differ_in_precision(tiny_engine: Any, family: str, precision: tuple[str, str, str]) -> None:
+    names = ("dit_precision", "vae_precision", "text_encoder_precisions")
+    given = dict(zip(names, (*precision[:2], precision[2:]), strict=True))
+    mixed = tiny_engine(family, **given).generate("a hill", **SMALL)[0].frames
+    exact = tiny_engine(family).generate("a hill", **SMALL)[0].frames
+    assert 0 < np.abs(mixed - exact.astype(float)).mean() < 2 < exact.std()
+
+
+def test_components_of_one_precision_are_not_cast(sdxl: Engine, tiny_engine: Any) -> None:
+    assert not sdxl.spec.autocast
+    assert tiny_engine("sdxl", **MIXED).spec.autocast
+
+
+def test_without_autocast_components_must_fit(tiny_engine: Any) -> None:
+    engine = tiny_engine("sdxl", **MIXED, disable_autocast=True)
+    with pytest.raises(ModelError) as error:
+        engine.generate("a hill", **SMALL)
+    assert error.value.message.startswith(
+        "StableDiffusionXLPipeline: its components differ in precision (text_encoder float32, "
+        "text_encoder_2 float32, unet bfloat16, vae float32) and --disable-autocast forbids casts: "
+    )
+
+
+def test_an_edit_by_components_that_differ_in_precision(tiny_engine: Any, picture: Path, mask: Path) -> None:
+    given = {"dit_precision": "bf16", "vae_precision": "bf16"}
+    engine = tiny_engine("sdxl", **given)
+    fields = {**SMALL, "image_path": str(picture), "mask_path": str(mask), "strength": 0.9}
+    assert engine.generate("a hill", **fields)[0].frames.std() > 1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_a_clip_is_written(wan: Engine, tmp_path: Path, suffix: str) -> None:
+    fields = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 1, "seed": 1}
+    (output,) = wan.generate("x", output_format=suffix, **fields)
+    artifact = output.save(str(tmp_path / f"clip.{suffix}"))
+    assert (artifact.frames, artifact.width, artifact.height) == (5, 32, 32)
+    head = Path(artifact.location).read_bytes()[:12]
+    assert head.startswith(b"GIF8") if suffix == "gif" else head[4:8] == b"ftyp"

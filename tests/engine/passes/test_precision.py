@@ -39,3 +39,15 @@ def test_a_wrong_number_of_values() -> None:
         "text_encoder_precisions: black-forest-labs/FLUX.1-dev has 2 text encoders "
         "(text_encoder, text_encoder_2), got 3 values"
     )
+
+
+@pytest.mark.parametrize(
+    ("planned", "flag", "casts"),
+    [
+        ({"unet": "bf16", "vae": "bf16"}, False, False),
+        ({"unet": "bf16", "vae": "fp32"}, False, True),
+        ({"unet": "bf16", "vae": "fp32"}, True, False),
+    ],
+)
+def test_casts_are_for_components_that_differ(planned: dict[str, str], flag: bool, casts: bool) -> None:
+    assert precision.autocast(planned, EngineConfig(disable_autocast=flag)) is casts
