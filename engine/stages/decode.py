@@ -13,6 +13,9 @@ from engine.types import Model, State
 
 # Feature maps of a VAE decoder that are alive together at its widest full-resolution layer, measured on FLUX's.
 LIVE_MAPS = 4
+# The same for VAEs of the Wan kind, which decode one latent frame after another and keep what the next one needs:
+# with one frame, with more. Measured on those of Wan 2.1 and Qwen-Image, and on that of Wan 2.2 5B (residual).
+LIVE_MAPS_BY_FRAME = {False: (11.1, 7.5), True: (14.5, 11.7)}
 
 
 def decode(model: Model, room: float | None = None) -> Stage:
@@ -23,12 +26,25 @@ def decode(model: Model, room: float | None = None) -> Stage:
 
     def run(state: State) -> None:
         vae = model.components.get("vae")
-        if room is not None and vae is not None and hasattr(vae, "use_tiling"):
-            vae.use_tiling = _peak_bytes(vae, state) > room
-        with cancellable(state, getattr(vae, "decoder", None)):
+        tiles = None if room is None else _peak_bytes(vae, state) > room
+        with _tiling(vae, tiles), cancellable(state, getattr(vae, "decoder", None)):
             model.decode(state)
 
     return Stage("decoding", ("vae",), run)
+
+
+@contextmanager
+def _tiling(vae: Any, wanted: bool | None) -> Iterator[None]:
+    """Have a VAE use tiles or not, and then as before: an image that another run encodes is the same either way."""
+    before = getattr(vae, "use_tiling", None)
+    if wanted is None or before is None:
+        yield
+        return
+    vae.use_tiling = wanted
+    try:
+        yield
+    finally:
+        vae.use_tiling = before
 
 
 @contextmanager
@@ -44,10 +60,20 @@ def cancellable(state: State, *modules: torch.nn.Module | None) -> Iterator[None
             hook.remove()
 
 
-def _peak_bytes(vae: Any, state: State) -> int:
-    channels = getattr(vae.config, "block_out_channels", (128, 256))
-    pixels = state.grid[0] * state.grid[1] * (state.request.num_frames or 1)
-    return int(pixels * max(channels[:2]) * vae.dtype.itemsize * LIVE_MAPS)
+def _peak_bytes(vae: Any, state: State) -> float:
+    if vae is None:
+        return 0.0
+    frames, config = state.request.num_frames or 1, vae.config
+    picture = state.grid[0] * state.grid[1]
+    if "base_dim" not in config:  # all at once
+        channels = getattr(config, "block_out_channels", (128, 256))
+        return float(picture * frames * max(channels[:2]) * vae.dtype.itemsize * LIVE_MAPS)
+    alone, together = LIVE_MAPS_BY_FRAME[bool(config.get("is_residual"))]
+    live = alone if frames == 1 else together * 4  # a latent frame is 4 frames, but for the first
+    patch = config.get("patch_size") or 1
+    widest = 2 * (config.get("decoder_base_dim") or config["base_dim"])
+    values: float = picture * (widest * live / patch**2 + 3 * frames)
+    return values * vae.dtype.itemsize
 
 
 def to_frames(state: State) -> Any:
