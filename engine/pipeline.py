@@ -137,7 +137,7 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     _vae_options(components.get("vae"), config)
     placement = plan(components, config, device)
     if spec.family == "passthrough" and placement.streamed:
-        placement = placement.only_streamed()
+        placement = placement.of_stock(components.get("vae"))
     if placement.offloaded and model.offload(device):
         components, placement = {}, Plan()
     placed = Residency(components, device, placement, config.pin_cpu_memory)

@@ -31,9 +31,13 @@ class Plan:
     streamed: frozenset[str] = frozenset()
     staying: float = STAYING
 
-    def only_streamed(self) -> Plan:
-        """The same for a stock pipeline, which uses all components in one call: diffusers cannot mix the two kinds."""
-        return Plan(frozenset(), self.streamed | self.offloaded, self.staying)
+    def of_stock(self, vae: Any) -> Plan:
+        """The same for a stock pipeline, which uses all components in one call: diffusers cannot mix the two kinds.
+
+        In half precision it casts its VAE to fp32 for a decode, which streaming would undo: that one stays.
+        """
+        casts = vae is not None and vae.dtype is torch.float16 and getattr(vae.config, "force_upcast", False)
+        return Plan(frozenset(), (self.streamed | self.offloaded) - ({"vae"} if casts else set()), self.staying)
 
 
 def at_home(sizes: Mapping[str, int], config: EngineConfig, device: torch.device) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,8 +97,15 @@ def test_nothing_is_offloaded_from_the_cpu(settings: dict[str, Any], caplog: pyt
     assert [record.message for record in caplog.records] == [message]
 
 
-def test_a_stock_pipeline_streams_all_or_nothing() -> None:
-    assert Plan(frozenset("ab"), frozenset("c")).only_streamed() == Plan(frozenset(), frozenset("abc"))
+@pytest.mark.parametrize(
+    ("dtype", "upcast", "streamed"),
+    [("float16", True, "a b"), ("float16", False, "a b vae"), ("bfloat16", True, "a b vae")],
+)
+def test_a_stock_pipeline_streams_all_but_a_vae_that_it_casts(dtype: str, upcast: bool, streamed: str) -> None:
+    vae = SimpleNamespace(dtype=getattr(torch, dtype), config=SimpleNamespace(force_upcast=upcast))
+    plan = Plan(frozenset("a"), frozenset(("b", "vae")), 3.0)
+    assert plan.of_stock(vae) == Plan(frozenset(), frozenset(streamed.split()), 3.0)
+    assert plan.of_stock(None).streamed == {"a", "b", "vae"}
 
 
 def test_what_will_not_live_on_the_device_is_not_loaded_there(monkeypatch: pytest.MonkeyPatch) -> None:
