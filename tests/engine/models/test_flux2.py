@@ -150,22 +150,15 @@ def test_two_outputs_are_two_stock_calls(tiny_engine: Build, parity: Any) -> Non
         parity.same(output.frames, parity.stock_frames(engine, Flux2Pipeline, output.seed, **fields, **STOCK))
 
 
-def test_runs_taking_turns_draw_what_they_draw_alone(tiny_engine: Build, references: list[Path]) -> None:
+def test_runs_taking_turns_draw_what_they_draw_alone(tiny_engine: Build, parity: Any, references: list[Path]) -> None:
     engine = tiny_engine("flux2-klein-base")
-    calls = [
-        {"height": 64, "width": 64, "guidance_scale": 4.0, "image_path": str(references[0])},
-        {"height": 48, "width": 80, "guidance_scale": 1.0, "num_inference_steps": 3},
+    guided = {"height": 64, "width": 64, "guidance_scale": 4.0, "image_path": [str(references[0])]}
+    requests = [
+        {**SHARED, **guided, "seed": 4},
+        {**SHARED, "height": 48, "width": 80, "guidance_scale": 1.0, "num_inference_steps": 3, "seed": 4},
     ]
-    alone = [engine.generate(**{**SHARED, **call}, seed=4)[0].frames for call in calls]
-    streams = [engine.stream(**{**SHARED, **call}, seed=4) for call in calls]
-    finished: dict[int, np.ndarray[Any, Any]] = {}
-    while len(finished) < len(calls):
-        for number, stream in enumerate(streams):
-            event = next(stream, None)
-            if isinstance(event, Output):
-                finished[number] = event.frames
-    for number, frames in enumerate(alone):
-        np.testing.assert_array_equal(frames, finished[number])
+    for request, frames in zip(requests, parity.in_turns(engine, requests), strict=True):
+        np.testing.assert_array_equal(frames, engine.generate(**request)[0].frames)
 
 
 def test_a_preview_is_shown_and_changes_nothing(tiny_engine: Build) -> None:
