@@ -72,8 +72,8 @@ def _peak_bytes(vae: Any, state: State) -> float:
     live = alone if frames == 1 else together * 4  # a latent frame is 4 frames, but for the first
     patch = config.get("patch_size") or 1
     widest = 2 * (config.get("decoder_base_dim") or config["base_dim"])
-    values: float = picture * (widest * live / patch**2 + 3 * frames)
-    return values * vae.dtype.itemsize
+    values = picture * (widest * live / patch**2 + 3 * frames)
+    return float(values * vae.dtype.itemsize)
 
 
 def to_frames(state: State) -> Any:
