@@ -56,7 +56,7 @@ def schnell_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wan text to video, tiny, random weights; a passthrough model."""
+    """Wan2.1 text to video, tiny, random weights."""
     return _tiny("wan", tmp_path_factory)
 
 
