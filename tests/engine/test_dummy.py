@@ -79,6 +79,17 @@ def test_every_model_of_the_catalog_has_configs() -> None:
     assert ids - set(SIZES) <= {"stable-diffusion-3.5-large", "stable-diffusion-3.5-medium"}
 
 
+def test_a_hub_id_means_the_configs_that_travel_along() -> None:
+    for spec in catalog.MODELS:
+        if (CONFIGS / spec.id.rsplit("/", 1)[-1]).is_dir():
+            source, found = spec_of(EngineConfig(model_path=spec.id, load_format="dummy"), env.read())
+            assert found.id == spec.id
+            assert source.folder == CONFIGS / spec.id.rsplit("/", 1)[-1]
+            by_configs = catalog.match("copy", None, spec.pipeline, {**source.configs, "model_index": source.index})
+            assert by_configs is not None
+            assert by_configs.family == spec.family
+
+
 def _bare(folder: Path, place: Path) -> Path:
     """Copy a model's configs and tokenizers, without its weights."""
     shutil.copytree(folder, place, ignore=shutil.ignore_patterns("*.safetensors"))
