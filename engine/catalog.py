@@ -87,8 +87,14 @@ NO_EMBEDDING = "it has no guidance embedding"
 IMAGE_INPUT = ("image_path", "mask_path", "strength")
 IMAGE_FEATURES = (IMG2IMG, INPAINT)
 
+
+def _edits(name: str) -> dict[str, Any]:
+    """Return the stock pipelines by whose name diffusers edits pictures."""
+    return {"features": IMAGE_FEATURES, "variants": {key: f"{name}{key.title()}Pipeline" for key in IMAGE_FEATURES}}
+
+
 FLUX: dict[str, Any] = {
-    "family": "flux", "pipeline": "FluxPipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES,
+    "family": "flux", "pipeline": "FluxPipeline", "tasks": ("T2I",), **_edits("Flux"),
     "uses": ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length", *IMAGE_INPUT),
     "limits": {"max_sequence_length": 512}, "cfg_scale": "true_cfg_scale",
 }  # fmt: skip
@@ -109,11 +115,13 @@ KLEIN_BASE: dict[str, Any] = KLEIN | {
     "defaults": _size(1024, 1024, 50, guidance_scale=4.0, max_sequence_length=512),
 }  # fmt: skip
 Z_IMAGE: dict[str, Any] = {
-    "family": "z_image", "pipeline": "ZImagePipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES,
+    "family": "z_image", "pipeline": "ZImagePipeline", "tasks": ("T2I",), **_edits("ZImage"),
     "uses": (
         "negative_prompt", "guidance_scale", "cfg_normalization", "flow_shift", "max_sequence_length", *IMAGE_INPUT,
     ),
     "cfg_scale": "guidance_scale", "cfg_above": 0.0,
+    # Its table of positions has 1024 rows for text, in blocks of 32 and followed by the picture's, and 512 per side.
+    "limits": {"max_sequence_length": 992, "height": 8192, "width": 8192},
 }  # fmt: skip
 QWEN: dict[str, Any] = {
     "family": "qwen_image", "cfg_scale": "true_cfg_scale", "ignores": {"guidance_scale": NO_EMBEDDING},
@@ -121,7 +129,7 @@ QWEN: dict[str, Any] = {
 }  # fmt: skip
 QWEN_USES = ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length")
 QWEN_T2I: dict[str, Any] = QWEN | {
-    "pipeline": "QwenImagePipeline", "tasks": ("T2I",), "features": IMAGE_FEATURES, "uses": (*QWEN_USES, *IMAGE_INPUT),
+    "pipeline": "QwenImagePipeline", "tasks": ("T2I",), "uses": (*QWEN_USES, *IMAGE_INPUT), **_edits("QwenImage"),
 }  # fmt: skip
 QWEN_EDIT: dict[str, Any] = QWEN | {
     "family": "qwen_image_edit", "tasks": ("I2I",), "uses": (*QWEN_USES, "image_path"),
@@ -265,6 +273,7 @@ MODELS: tuple[ModelSpec, ...] = (
         max_images=4,
         min_image_side=16,
         max_image_ratio=4.0,
+        reserved=("<|image|>",),
         multiple=32,
     ),
     ModelSpec(
@@ -317,6 +326,7 @@ MODELS: tuple[ModelSpec, ...] = (
                 max_sequence_length=512,
             ),
             "uses": (*CLIP_USES, "max_sequence_length", "image_path"),
+            "variants": {IMG2IMG: "WanImageToVideoPipeline"},
             "multiple": 32,
             "settings": {"expand_timesteps": True},
         }
@@ -440,8 +450,7 @@ MODELS: tuple[ModelSpec, ...] = (
         pipeline="StableDiffusionXLPipeline",
         tasks=("T2I",),
         where={},
-        features=IMAGE_FEATURES,
-        variants={IMG2IMG: "StableDiffusionXLImg2ImgPipeline", INPAINT: "StableDiffusionXLInpaintPipeline"},
+        **_edits("StableDiffusionXL"),
         defaults=_size(1024, 1024, 50, guidance_scale=7.5, strength=0.6),
         precision={"default": "fp16"},
     ),

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import GlmImageProcessor
 
 from engine.engine import Engine
-from engine.errors import Cancelled, InputError
+from engine.errors import Cancelled, InputError, UsageError
 from engine.runtime.control import Control
 from engine.types import Request
 
@@ -168,6 +168,12 @@ def test_an_input_image_that_the_prior_cannot_read_is_refused(engine: Engine, tm
         with pytest.raises(InputError) as caught:
             _ours(engine, 1, image_path=(str(path),))
         assert caught.value.message == f"image_path: an image is {size[0]}x{size[1]}, {problem}"
+
+
+def test_a_prompt_must_not_stand_for_an_image(engine: Engine) -> None:
+    with pytest.raises(UsageError) as caught:
+        engine.resolve(Request(prompt="a <|image|> of a cat"))
+    assert caught.value.message == "prompt: must not hold <|image|>, which zai-org/GLM-Image itself uses"
 
 
 def test_a_size_between_multiples_is_drawn_larger_and_cut(engine: Engine, pictures: list[Path]) -> None:

@@ -13,6 +13,7 @@ from diffusers import ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeli
 from PIL import Image
 
 from engine.engine import Engine
+from engine.errors import UsageError
 from engine.runtime.control import Control
 from engine.types import Request
 
@@ -161,6 +162,17 @@ def test_turbo_is_known_by_its_folder_and_needs_no_guidance(tiny_engine: Any, pa
 def test_a_size_between_multiples_is_drawn_larger_and_cut(engine: Engine) -> None:
     cut = _ours(engine, 9, height=50, width=70)[0]
     np.testing.assert_array_equal(cut, _ours(engine, 9, height=64, width=80)[0, :50, :70])
+
+
+@pytest.mark.parametrize(("field", "limit"), [("max_sequence_length", 992), ("height", 8192), ("width", 8192)])
+def test_more_than_its_positions_is_refused(engine: Engine, field: str, limit: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        engine.resolve(Request(prompt="x", **{field: limit + 1}))  # type: ignore[arg-type]
+    assert caught.value.message == f"{field}: must be at most {limit} for Tongyi-MAI/Z-Image, got {limit + 1}"
+
+
+def test_the_longest_text_is_drawn(engine: Engine) -> None:
+    assert _ours(engine, 1, prompt="xq " * 1000, max_sequence_length=992, **SIZE).std() > 1
 
 
 def test_previews_show_the_picture_and_leave_it_as_it_is(engine: Engine) -> None:
