@@ -18,6 +18,7 @@ from engine.attention import Handle
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import UsageError
+from engine.models import tiny
 from engine.passes import layerwise
 from engine.passes.placement import Plan
 from engine.passes.residency import Residency
@@ -222,6 +223,20 @@ def test_pixels_are_those_without_streaming(engine: Engine) -> None:
         np.testing.assert_array_equal(engine.generate(**REQUEST)[0].frames, before)
     block = pipeline.model.components["transformer"].transformer_blocks[0]
     assert isinstance(block.attn.processor._attention_backend, Handle)
+
+
+@pytest.mark.usefixtures("streams")
+def test_of_two_experts_one_is_offloaded_and_one_streamed(tmp_path: Path) -> None:
+    folder = tiny.make("wan-a14b", tmp_path / "tiny-wan-a14b")
+    request = {"prompt": "x", "height": 32, "width": 32, "num_frames": 5, "seed": 1, "num_inference_steps": 4}
+    with Engine.from_pretrained(str(folder), device="cpu") as engine:
+        assert engine.executor is not None
+        before = engine.generate(**request)[0].frames
+        pipeline = engine.executor.scheduler.pipeline
+        plan = Plan(frozenset({"transformer"}), frozenset({"transformer_2", "text_encoder", "vae"}))
+        pipeline.residency = Residency(pipeline.model.components, CPU, plan)
+        for _ in range(2):
+            np.testing.assert_array_equal(engine.generate(**request)[0].frames, before)
 
 
 def test_on_the_cpu_it_has_no_effect(flux_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
