@@ -78,7 +78,7 @@ def spec(name: str, pipeline: str, known: ModelSpec | None = None, vae: Mapping[
         known,
         family=FAMILY,
         pipeline=pipeline,
-        tasks=(_task(cls, own, is_video),),
+        tasks=known.tasks or (_task(cls, own, is_video),),
         features=(*known.variants, *((INPAINT,) if "mask_path" in _uses(own, known) else ())),
         defaults=_defaults(found, fields, known, is_video),
         small_defaults={field: value for field, value in known.small_defaults.items() if field in fields},

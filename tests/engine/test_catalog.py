@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
@@ -120,3 +121,13 @@ def test_precision_goes_by_component_then_model_then_bf16() -> None:
     assert (TINY.default_precision("vae"), DEV.default_precision("vae")) == ("fp32", "bf16")
     mixed = dataclasses.replace(BARE, precision={"vae": "fp32", "default": "fp16"})
     assert (mixed.default_precision("vae"), mixed.default_precision("transformer")) == ("fp32", "fp16")
+
+
+def test_variants_are_stock_pipelines_over_the_same_components() -> None:
+    import diffusers  # it takes its time
+
+    for spec in (spec for spec in MODELS if spec.variants):
+        own = set(inspect.signature(getattr(diffusers, spec.pipeline).__init__).parameters)
+        for name in spec.variants.values():
+            needed = inspect.signature(getattr(diffusers, name).__init__).parameters.values()
+            assert {part.name for part in needed if part.default is inspect.Parameter.empty} <= own, name

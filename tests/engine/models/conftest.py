@@ -83,8 +83,7 @@ def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         return engines[key]
 
     yield build
-    for engine in engines.values():
-        engine.close()
+    engines.clear()  # not `close`, which collects garbage for each of them
 
 
 @pytest.fixture(scope="session")

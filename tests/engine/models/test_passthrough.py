@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    FluxImg2ImgPipeline,
     HunyuanVideoPipeline,
     OvisImagePipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
+    WanImageToVideoPipeline,
     WanPipeline,
 )
 from PIL import Image
@@ -327,3 +329,36 @@ def test_a_clip_is_written(wan: Engine, tmp_path: Path, suffix: str) -> None:
     assert (artifact.frames, artifact.width, artifact.height) == (5, 32, 32)
     head = Path(artifact.location).read_bytes()[:12]
     assert head.startswith(b"GIF8") if suffix == "gif" else head[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("family", ["flux", "z-image", "qwen-image"])
+def test_edits_of_native_models(tiny_engine: Any, parity: Any, picture: Path, mask: Path, family: str) -> None:
+    engine = tiny_engine(family, backend="diffusers")
+    assert set(engine.spec.features) == {"img2img", "inpaint"}
+    fields: dict[str, Any] = {"prompt": "a hill", "height": 48, "width": 80, "num_inference_steps": 3, "strength": 0.7}
+    fields |= {"max_sequence_length": 64}
+    defaults = {key: engine.spec.defaults[key] for key in ("guidance_scale", "true_cfg_scale", "negative_prompt")
+                if key in engine.spec.defaults}  # fmt: skip
+    (output,) = engine.generate(**fields, image_path=str(picture), mask_path=str(mask), seed=5)
+    images = {"image": Image.open(picture), "mask_image": Image.open(mask)}
+    cls = getattr(diffusers, engine.spec.variants["inpaint"])
+    parity.same(output.frames, parity.stock_frames(engine, cls, 5, **images, **fields, **defaults))
+
+
+def test_a_clip_from_a_picture(tiny_engine: Any, parity: Any, picture: Path) -> None:
+    engine = tiny_engine("wan-ti2v", backend="diffusers")
+    fields: dict[str, Any] = {"prompt": "a hill", "height": 64, "width": 96, "num_frames": 5, "num_inference_steps": 2}
+    fields |= {"guidance_scale": 3.0, "negative_prompt": "fog", "max_sequence_length": 64}
+    (output,) = engine.generate(**fields, image_path=str(picture), seed=5)
+    image = Image.open(picture).resize((96, 64), Image.Resampling.LANCZOS)
+    stock = parity.stock_frames(engine, WanImageToVideoPipeline, 5, image=image, **fields)
+    parity.same(output.frames, stock)
+    assert (engine.generate(**fields, seed=5)[0].frames != output.frames).any(), "without it, from the prompt alone"
+
+
+def test_the_class_that_is_asked_for_draws(tiny_engine: Any, parity: Any, picture: Path) -> None:
+    engine = tiny_engine("flux", pipeline_class_name="FluxImg2ImgPipeline")
+    fields: dict[str, Any] = {"prompt": "a hill", "height": 48, "width": 80, "num_inference_steps": 3, "strength": 0.7}
+    (output,) = engine.generate(**fields, max_sequence_length=64, guidance_scale=3.0, image_path=str(picture), seed=5)
+    fields |= {"max_sequence_length": 64, "guidance_scale": 3.0, "image": Image.open(picture)}
+    parity.same(output.frames, parity.stock_frames(engine, FluxImg2ImgPipeline, 5, **fields))
