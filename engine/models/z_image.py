@@ -19,7 +19,9 @@ from engine.types import State
 class Model(BaseModel):
     """Z-Image on diffusers' own helpers; latents are (1, 16, height / 8, width / 8) in fp32.
 
-    The network takes and returns lists of pictures of one frame, and its caption features have no padding.
+    The network takes and returns lists of pictures of one frame, and its caption features have no padding. The stock
+    call hands it both branches of guidance as one list; one by one they are never padded to each other's length, and so
+    need no mask in the attention. The two ways differ by rounding alone.
     """
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:

@@ -216,19 +216,13 @@ def test_previews_show_the_picture_and_leave_it_as_it_is(engine: Engine) -> None
     np.testing.assert_array_equal(output.frames, engine.generate(**fields)[0].frames)
 
 
-def test_runs_step_by_step_in_turns_are_the_same_as_alone(engine: Engine, pictures: list[Path]) -> None:
-    executor: Any = engine.executor
-    pipeline = executor.scheduler.pipeline
+def test_runs_in_turns_draw_what_they_draw_alone(engine: Engine, parity: Any, pictures: list[Path]) -> None:
     asked: list[dict[str, Any]] = [
         {**SHARED, **SIZE, "image_path": _paths(pictures), "seed": 1},
         {**SHARED, "height": 64, "width": 64, "image_path": _paths(pictures[1:]), "guidance_scale": 1.0, "seed": 2},
     ]
-    states = [pipeline.begin(engine.resolve(Request(**fields)), Control()) for fields in asked]
-    for _ in range(3):
-        for state in states:
-            pipeline.advance(state)
-    for state, fields in zip(states, asked, strict=True):
-        np.testing.assert_array_equal(pipeline.finish(state)[0], engine.generate(**fields)[0].frames)
+    for fields, frames in zip(asked, parity.in_turns(engine, asked), strict=True):
+        np.testing.assert_array_equal(frames, engine.generate(**fields)[0].frames)
 
 
 @pytest.mark.parametrize("vae", ["bf16", "fp32"])

@@ -14,7 +14,6 @@ from PIL import Image
 
 from engine.engine import Engine
 from engine.errors import UsageError
-from engine.runtime.control import Control
 from engine.types import Request
 
 SHARED = {"prompt": "a red house", "num_inference_steps": 3, "max_sequence_length": 64}
@@ -183,19 +182,13 @@ def test_previews_show_the_picture_and_leave_it_as_it_is(engine: Engine) -> None
     np.testing.assert_array_equal(output.frames, engine.generate(**fields)[0].frames)
 
 
-def test_runs_step_by_step_in_turns_are_the_same_as_alone(engine: Engine, picture: Path) -> None:
-    executor: Any = engine.executor
-    pipeline = executor.scheduler.pipeline
+def test_runs_in_turns_draw_what_they_draw_alone(engine: Engine, parity: Any, picture: Path) -> None:
     asked: list[dict[str, Any]] = [
         {**SHARED, **SIZE, **GUIDED, "seed": 1},
         {**SHARED, "height": 64, "width": 64, "image_path": (str(picture),), "strength": 0.7, "seed": 2},
     ]
-    states = [pipeline.begin(engine.resolve(Request(**fields)), Control()) for fields in asked]
-    for _ in range(3):
-        for state in states:
-            pipeline.advance(state)
-    for state, fields in zip(states, asked, strict=True):
-        np.testing.assert_array_equal(pipeline.finish(state)[0], engine.generate(**fields)[0].frames)
+    for fields, frames in zip(asked, parity.in_turns(engine, asked), strict=True):
+        np.testing.assert_array_equal(frames, engine.generate(**fields)[0].frames)
 
 
 @pytest.mark.parametrize("vae", ["bf16", "fp32"])
