@@ -74,7 +74,58 @@ def encode_video(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-TABLES = {"first_picture": first_picture, "encode_video": encode_video, "offload": offload}
+def load(result: Mapping[str, Any]) -> list[str]:
+    """From a folder to weights on a GPU, beside stock diffusers."""
+    versions, device = result["versions"], result.get("gpu", result["cpu"])
+    labels = {"ours": "ours", "stock": '`from_pretrained(dtype=bfloat16).to("cuda")`, taking turns with ours'}
+    return [
+        f"A model of {result['model_gb']:.1f} GB; `scripts/bench/load.py` measured:",
+        "",
+        "| folder to device | median | least | largest | with imports | peak host MB | of them no file |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"{_row(f'{label}, {heat}', side['loaded'])} {side['with_imports']['median_s']:.2f} s |"
+            f" {side['peak_rss_mb']} | {side['peak_own_mb']} |"
+            for heat in ("warm", "cold")
+            for way, label in labels.items()
+            for side in ([result[f"{way}_{heat}"]] if f"{way}_{heat}" in result else [])
+        ),
+        "",
+        f"{result['date']}, {device}, torch {versions['torch']}, diffusers {versions['diffusers']}.",
+    ]
+
+
+def models(result: Mapping[str, Any]) -> list[str]:
+    """Every model at its real size."""
+    versions, device = result["versions"], result.get("gpu", result["cpu"])
+    return [
+        f"Random weights of the real size, default request with {result['steps']} steps, as `scripts/bench/models.py` ran it:",
+        "",
+        "| model | output | peak GiB | encode s | s per step | decode s |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(_model_row(row) for row in result["rows"]),
+        "",
+        f"{result['date']}, {device}, torch {versions['torch']}, diffusers {versions['diffusers']}.",
+    ]
+
+
+def _model_row(row: Mapping[str, Any]) -> str:
+    name = row["model"].rsplit("/", 1)[-1]
+    if "error" in row:
+        return f"| {name} | failed | | | | |"
+    frames, height, width, _ = row["shape"]
+    output = f"{width}x{height}" + (f", {frames} frames" if frames > 1 else "")
+    seconds = (f"{row[key] / 1000:.2f}" for key in ("encode_ms", "step_ms", "decode_ms"))
+    return f"| {name} | {output} | {row['peak_gib']:.1f} | {' | '.join(seconds)} |"
+
+
+TABLES = {
+    "first_picture": first_picture,
+    "encode_video": encode_video,
+    "offload": offload,
+    "load": load,
+    "models": models,
+}
 
 
 def current(text: str) -> str:
