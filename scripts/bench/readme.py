@@ -99,7 +99,7 @@ def models(result: Mapping[str, Any]) -> list[str]:
     """Every model at its real size."""
     versions, device = result["versions"], result.get("gpu", result["cpu"])
     return [
-        f"Random weights of the real size, default request with {result['steps']} steps, as `scripts/bench/models.py` ran it:",
+        f"Random weights, real sizes, default requests, {result['steps']} steps; `scripts/bench/models.py` measured:",
         "",
         "| model | output | peak GiB | encode s | s per step | decode s |",
         "| --- | --- | --- | --- | --- | --- |",
