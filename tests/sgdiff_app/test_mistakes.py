@@ -122,7 +122,7 @@ def refused_by_the_hub(kind: Any, status: int) -> Exception:
          f"{REPO}: is not in the cache, and the hub cannot be reached; check the network (LocalEntryNotFoundError)"),
         (refused_by_the_hub(errors.RepositoryNotFoundError, 404),
          (f"{REPO}: is not on the hub, or is private (`hf auth login`); "
-          "did you mean 'black-forest-labs/FLUX.1-schnell'?")),
+          "did you mean 'black-forest-labs/FLUX.2-dev'?")),
     ],
 )  # fmt: skip
 def test_a_model_of_the_hub(

@@ -69,7 +69,7 @@ def test_everything_is_checked(
     ("words", "message"),
     [
         (["--backend", "sglang"],
-         "backend: {} (WanPipeline) has no native pipeline; use --backend auto or diffusers"),
+         "backend: {} (SkyReelsV2Pipeline) has no native pipeline; use --backend auto or diffusers"),
         (["--image-path", "x.png", "--mask-path", "x.png"], "mask_path: {} takes no mask"),
         (["--output-file-name", "x.png"],
          "--output-file-name: {} draws a video, so the name must end in one of .mp4, .gif, got 'x.png'"),
@@ -79,7 +79,8 @@ def test_everything_is_checked_for_a_model_without_code_of_its_own(
     refused: Callable[..., str], wan_folder: Path, words: list[str], message: str
 ) -> None:
     Image.new("RGB", (32, 32)).save("x.png")
-    answer = refused("generate", "--model-path", wan_folder, "--prompt", "x", "--dry-run", *words)
+    other = ("--pipeline-class-name", "SkyReelsV2Pipeline")  # of diffusers, and in no entry of the catalog
+    answer = refused("generate", "--model-path", wan_folder, "--prompt", "x", "--dry-run", *other, *words)
     assert answer == message.format(wan_folder)
 
 
