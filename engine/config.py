@@ -125,7 +125,7 @@ class EngineConfig:
     ] = field(default_factory=dict)
     component_weights_paths: Annotated[
         dict[str, str],
-        Opt("Component key -> weights alone; also --<component>-weights-path", LOADING, later=True, metavar="JSON"),
+        Opt("Component key -> weights alone; also --<component>-weights-path", LOADING, metavar="JSON"),
     ] = field(default_factory=dict)
     offline: Annotated[bool, Opt("Never use the network", LOADING)] = False
     load_format: Annotated[Literal["auto", "dummy"], Opt("dummy: random weights from the configs alone", LOADING)] = (

@@ -36,6 +36,7 @@ class Source:
     configs: Mapping[str, Mapping[str, Any]]  # component -> its config
     spec: ModelSpec | None  # None: not in the catalog
     overrides: Mapping[str, Path] = field(default_factory=dict)  # component -> folder or file
+    weights: Mapping[str, Path] = field(default_factory=dict)  # component -> folder or file with its weights alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ def locate(config: EngineConfig, environment: Environment) -> Source:
     Raises ModelError or, for a wrong component name, UsageError; the messages say what to do.
     """
     access = _access(config, environment)
-    given = _given(config)
+    given, weights = _given(config.component_paths), _given(config.component_weights_paths)
     folder = _local_folder(config)
     repo = config.model_path
     root = folder if folder is not None else remote.fetch(repo, config.revision, (INDEX,), access)
@@ -63,14 +64,11 @@ def locate(config: EngineConfig, environment: Environment) -> Source:
     _check_overrides(config, index)
     needed = [key for key in component_keys(index) if key not in given]
     if folder is None:
-        weights = needed if config.load_format != "dummy" else ()
-        kinds = {key: access.kinds if key in weights else remote.CONFIGS for key in component_keys(index)}
+        heavy = set(needed) - set(weights) if config.load_format != "dummy" else ()
+        kinds = {key: access.kinds if key in heavy else remote.CONFIGS for key in component_keys(index)}
         patterns = [INDEX, *(f"{key}/{kind}" for key in kinds for kind in kinds[key])]
         root = remote.fetch(repo, remote.commit_of(root) or config.revision, patterns, access)
-    overrides = {
-        key: value if isinstance(value, Path) else remote.fetch_component(value, key, access)
-        for key, value in given.items()
-    }
+    overrides, weights_at = (_fetched(places, access) for places in (given, weights))
     _check_complete(config, root, needed)
     configs = _configs(root, index, overrides)
     return Source(
@@ -81,15 +79,24 @@ def locate(config: EngineConfig, environment: Environment) -> Source:
         configs=configs,
         spec=_spec(config, index, configs),
         overrides=overrides,
+        weights=weights_at,
     )
+
+
+def _fetched(places: Mapping[str, Path | str], access: Access) -> dict[str, Path]:
+    return {
+        key: value if isinstance(value, Path) else remote.fetch_component(value, key, access)
+        for key, value in places.items()
+    }
 
 
 def plan(config: EngineConfig, environment: Environment) -> Plan:
     """Say what `locate` would do; nothing is downloaded. Raises as `locate` does."""
     access = _access(config, environment)
     name, folder = config.model_path, _local_folder(config)
-    given = _given(config)
-    remote_parts = {key: value for key, value in given.items() if isinstance(value, str)}
+    given, weights = _given(config.component_paths), _given(config.component_weights_paths)
+    remote_parts = [(key, value) for places in (given, weights) for key, value in places.items()]
+    remote_parts = [(key, value) for key, value in remote_parts if isinstance(value, str)]
     if access.offline or (folder is not None and not remote_parts):
         source = locate(config, environment)
         return Plan(name=name, folder=source.folder, cached=True, download_bytes=0, spec=source.spec)
@@ -107,11 +114,11 @@ def plan(config: EngineConfig, environment: Environment) -> Plan:
             except remote.UnreachableError:
                 raise error from None
         index, place = found.index, found.folder
-        size = found.bytes_of([key for key in component_keys(index) if key not in given])
+        size = found.bytes_of([key for key in component_keys(index) if key not in {**given, **weights}])
         folder = found.folder if size == 0 else None
     _check_overrides(config, index)
     local_parts = {key: value for key, value in given.items() if isinstance(value, Path)}
-    size += sum(remote.component_bytes(repo, key, access) for key, repo in remote_parts.items())
+    size += sum(remote.component_bytes(str(repo), key, access) for key, repo in remote_parts)
     return Plan(
         name=name,
         folder=folder,
@@ -249,9 +256,9 @@ def _public_configs(config: EngineConfig) -> Path | None:
     return next((place for place in places if (place / INDEX).is_file()), None)
 
 
-def _given(config: EngineConfig) -> dict[str, Path | str]:
+def _given(paths: Mapping[str, str]) -> dict[str, Path | str]:
     """Return the local path or the hub id given for each component, whether or not it is there."""
-    named = {key.replace("-", "_"): typed for key, typed in config.component_paths.items()}
+    named = {key.replace("-", "_"): typed for key, typed in paths.items()}
     return {component: _place(component, typed) for component, typed in named.items()}
 
 
@@ -263,8 +270,8 @@ def _place(component: str, typed: str) -> Path | str:
     return path / component if whole_model else path
 
 
-def _flag(component: str) -> str:
-    return f"--{component.replace('_', '-')}-path"
+def _flag(component: str, field: str) -> str:
+    return f"--{component.replace('_', '-')}-{'weights-' if 'weights' in field else ''}path"
 
 
 def _index(name: str, folder: Path) -> dict[str, Any]:
@@ -282,15 +289,26 @@ def _check_overrides(config: EngineConfig, index: Mapping[str, Any]) -> None:
     A component that the model leaves empty may be given.
     """
     known = _slots(index)
-    for key, typed in config.component_paths.items():
-        component = key.replace("-", "_")
-        if component not in known:
-            names = listed(component_keys(index))
-            message = f"{_flag(component)}: the model has no component '{component}'; its components: {names}"
-            raise UsageError(message + suggest(component, known), param="component_paths")
-        place = _place(component, typed)
-        if isinstance(place, Path) and not place.exists():
-            raise ModelError(f"{_flag(component)}: {typed}: no such file or folder", param="component_paths")
+    for field_name in ("component_paths", "component_weights_paths"):
+        for key, typed in getattr(config, field_name).items():
+            component = key.replace("-", "_")
+            flag = _flag(component, field_name)
+            if component not in known:
+                names = listed(component_keys(index))
+                message = f"{flag}: the model has no component '{component}'; its components: {names}"
+                raise UsageError(message + suggest(component, known), param=field_name)
+            place = _place(component, typed)
+            if isinstance(place, Path) and not place.exists():
+                raise ModelError(f"{flag}: {typed}: no such file or folder", param=field_name)
+            if field_name == "component_weights_paths" and isinstance(place, Path):
+                _check_weights(flag, place)
+
+
+def _check_weights(flag: str, place: Path) -> None:
+    files = [place] if place.is_file() else list(place.glob("*.safetensors"))
+    if not files or any(file.suffix != ".safetensors" for file in files):
+        message = f"{flag}: {place}: must be a .safetensors file, a folder of such, or a hub id"
+        raise ModelError(message, param="component_weights_paths")
 
 
 def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:
@@ -302,7 +320,7 @@ def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:
         folder = root / key
         if not folder.is_dir():
             raise ModelError(f"{config.model_path}: is incomplete: the folder of its component '{key}' is missing")
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() or key in _given(config.component_weights_paths):
             continue
         names = {path.name for path in folder.iterdir() if path.exists()}  # a broken link is no file
         needed = _shards(folder, names)

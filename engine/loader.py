@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -62,7 +62,7 @@ def sizes(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, in
 
 def _size(part: Part, config: EngineConfig) -> int:
     assert part.dtype is not None
-    if config.load_format == "dummy":
+    if config.load_format == "dummy" or part.weights is not None:
         module = weights.skeleton(part.cls, weights.config_of(part.cls, part.folder), part.dtype)
         return sum(parameter.numel() for parameter in module.parameters()) * part.dtype.itemsize
     tensors = weights.stored(part.folder) if part.folder.is_dir() else None
@@ -82,6 +82,7 @@ class Part:
     dtype: torch.dtype | None  # None: as it is
     device: torch.device  # the one that computes
     place: torch.device  # where the weights go
+    weights: Path | None = None  # where they come from, if not from the folder
 
     @property
     def is_module(self) -> bool:
@@ -103,7 +104,7 @@ def _parts(
             _leave_out(cls, spec.unread)
         folder = source.overrides.get(name, source.folder / name)
         place = torch.device("cpu") if name in at_home else device
-        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place))
+        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place, source.weights.get(name)))
     return parts
 
 
@@ -133,6 +134,8 @@ def _is_direct(part: Part, config: EngineConfig) -> bool:
 
     Those of transformers do it by themselves, with threads; and weights that stay on the CPU are best left in the file.
     """
+    if part.weights is not None:
+        return True
     files = part.is_module and part.folder.is_dir() and config.load_format == "auto"
     return files and weights.is_diffusers(part.cls) and part.place.type == "cuda"
 
@@ -140,27 +143,59 @@ def _is_direct(part: Part, config: EngineConfig) -> bool:
 def _begin(part: Part, config: EngineConfig, pool: Executor) -> Callable[[], Any]:
     """Begin to read a component, and return what waits for it."""
     assert part.dtype is not None
-    tensors = _told(part, weights.stored, part.folder)
-    settings = weights.config_of(part.cls, part.folder)
-    if tensors is None or "quantization_config" in settings:
-        return lambda: _whole(part, config, {})
+    tensors = _told(part, weights.stored, part.weights or part.folder)
+    settings = _told(part, weights.config_of, part.cls, part.folder)
+    quantized = weights.is_diffusers(part.cls) and "quantization_config" in settings
     module = weights.skeleton(part.cls, settings, part.dtype)
-    if not weights.fits(module, tensors):  # of an older layout, which the library knows to convert
+    missing, unexpected = weights.differences(module, tensors or {})
+    if not missing and not unexpected and not quantized:
+        return weights.read(module, tensors or {}, part.dtype, part.place, pool)
+    if part.weights is None:  # of an older layout, which the library knows to convert
         return lambda: _whole(part, config, {})
-    finish = weights.read(module, tensors, part.dtype, part.place, pool)
+    original = len(missing) > len(module.state_dict()) // 2 and hasattr(part.cls, "from_single_file")
+    if not original or part.weights.is_dir():
+        _refuse_weights(part, missing, unexpected)
+    return lambda: _converted(part, missing, unexpected)
 
-    def wait() -> torch.nn.Module:
-        finish()
-        return module
 
-    return wait
+def _converted(part: Part, missing: Sequence[str], unexpected: Sequence[str]) -> Any:
+    """Read a file with the names of the model's authors, which diffusers knows for some classes."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    assert part.dtype is not None
+    foreign = (SingleFileComponentError, AttributeError, IndexError, KeyError, RuntimeError, ValueError)
+    try:
+        module = part.cls.from_single_file(str(part.weights), config=str(part.folder), local_files_only=True)
+    except foreign:
+        _refuse_weights(part, missing, unexpected)
+    left = [name for name, parameter in module.named_parameters() if parameter.is_meta]
+    if left:
+        _refuse_weights(part, left, [])
+    of = weights.dtypes(module, part.dtype)
+    weights.fill(module, part.place, lambda name, parameter: parameter.to(part.place, of(name)))
+    return module
+
+
+def _refuse_weights(part: Part, missing: Sequence[str], unexpected: Sequence[str]) -> NoReturn:
+    """Raise ModelError for a file that is not of this component."""
+
+    def some(names: Sequence[str]) -> str:
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    kinds = {"missing or of another shape": missing, "unknown": unexpected}
+    problems = "; ".join(f"{kind}: {some(names)}" for kind, names in kinds.items() if names)
+    raise ModelError(
+        f"--{part.name.replace('_', '-')}-weights-path: {part.weights} does not fit {part.cls.__name__}: {problems}",
+        code="model_load_failed",
+        param="component_weights_paths",
+    )
 
 
 def _told(part: Part, load: Callable[..., Any], *arguments: Any) -> Any:
     """Call `load`; what it raises becomes an error that names the component."""
     try:
         return load(*arguments)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         message = f"{part.name}: {part.cls.__name__} cannot be loaded: {reason}"
         raise ModelError(message, code="model_load_failed") from error

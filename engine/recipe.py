@@ -47,7 +47,7 @@ def engine_part(
         "model_path": _without_path(source.name),
         "revision": source.revision,
         "folder_hash": hub.folder_hash(source.folder),
-        "overrides": {name: hub.folder_hash(folder) for name, folder in sorted(source.overrides.items())},
+        "overrides": {name: hub.folder_hash(folder) for name, folder in sorted(_overrides(source).items())},
         "settings": schema.plain(changed),
         "precisions": dict(precisions),
         "loras": [],
@@ -57,6 +57,10 @@ def engine_part(
         "device": device,
         "versions": versions(),
     }
+
+
+def _overrides(source: Source) -> dict[str, Path]:
+    return {**source.overrides, **{f"{name}_weights": place for name, place in source.weights.items()}}
 
 
 def _without_path(name: str) -> str:

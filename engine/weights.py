@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -89,16 +90,16 @@ class Stored:
     end: int
 
 
-def stored(folder: Path) -> dict[str, Stored] | None:
-    """Return the tensors of a component's safetensors by name; None where they are not laid out as usual.
+def stored(place: Path) -> dict[str, Stored] | None:
+    """Return the tensors of a safetensors file or of a component's folder by name; None where it is laid out otherwise.
 
     Raises ValueError for a file that is no safetensors, OSError for one that cannot be read.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    (index,) = list(folder.glob("*.safetensors.index.json")) or (None,)
-    if index is not None:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted(set(names))]
+    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+    indexes = [] if place.is_file() else list(place.glob("*.safetensors.index.json"))
+    if len(indexes) == 1:
+        names = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
+        files = [place / name for name in sorted(set(names))]
     elif len(files) != 1:
         return None
     return {name: tensor for path in files for name, tensor in _header(path)}
@@ -116,27 +117,39 @@ def _header(path: Path) -> Iterator[tuple[str, Stored]]:
             yield name, Stored(path, TYPES[entry["dtype"]], tuple(entry["shape"]), start, end)
 
 
-def fits(module: torch.nn.Module, tensors: Mapping[str, Stored]) -> bool:
-    """Say whether a file holds just the tensors of a skeleton, under its names: nothing has to be converted."""
-    own = module.state_dict()
-    return own.keys() == tensors.keys() and all(own[name].shape == tensors[name].shape for name in own)
+def differences(module: torch.nn.Module, tensors: Mapping[str, Stored]) -> tuple[list[str], list[str]]:
+    """Return the names that a skeleton misses in files, or finds in another shape, and those it has no place for.
+
+    Without either, nothing has to be converted.
+    """
+    state = module.state_dict(keep_vars=True)
+    there = {id(tensor) for name, tensor in state.items() if name in tensors}  # under one of its names, if tied
+    missing = [
+        name
+        for name, tensor in state.items()
+        if id(tensor) not in there or (name in tensors and tensors[name].shape != tensor.shape)
+    ]
+    ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    unexpected = set(tensors) - set(state)
+    return missing, sorted(name for name in unexpected if not any(re.search(pattern, name) for pattern in ignored))
 
 
 def read(
     module: torch.nn.Module, tensors: Mapping[str, Stored], dtype: torch.dtype, place: torch.device, pool: Executor
-) -> Callable[[], None]:
-    """Begin to fill a skeleton from files; return what waits for the end.
+) -> Callable[[], torch.nn.Module]:
+    """Begin to fill a skeleton from files; return what waits for the end and gives the module back.
 
     The pieces go through small buffers: host memory never holds the whole. Threads of `pool` read, so that several
     modules can be filled at once, and no thread but the caller's changes a module.
     """
-    of, saved = dtypes(module, dtype), module.state_dict()
+    of, saved = dtypes(module, dtype), module.state_dict(keep_vars=True)
     buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
-    wanted = {name: of(name) for name, _ in module.named_parameters()}
-    wanted |= {name: buffer.dtype for name, buffer in buffers.items()}
-    pending = {name: pool.submit(_read, tensors[name], wanted[name], place) for name in wanted}
+    names = {id(tensor): name for name, tensor in saved.items() if name in tensors}
+    wanted = {name: (names[id(empty)], of(name)) for name, empty in module.named_parameters()}
+    wanted |= {name: (name, buffer.dtype) for name, buffer in buffers.items()}
+    pending = {name: pool.submit(_read, tensors[key], kept, place) for name, (key, kept) in wanted.items()}
 
-    def finish() -> None:
+    def finish() -> torch.nn.Module:
         try:
             for name, buffer in buffers.items():
                 buffer.copy_(pending[name].result())
@@ -144,6 +157,7 @@ def read(
         finally:
             for future in pending.values():
                 future.cancel()
+        return module
 
     return finish
 

@@ -48,7 +48,7 @@ def _lines(setting: Setting) -> Iterator[str]:
         if setting.name == "component_paths":
             yield _columns("--<component>-path PATH", "One component, e.g. --vae-path, --transformer-path")
         if setting.name == "component_weights_paths":
-            yield _columns("--<component>-weights-path PATH", f"Its weights alone {LATER}")
+            yield _columns("--<component>-weights-path PATH", "Its weights alone: file, folder or hub id")
         return
     yield _columns(f"{setting.field.flag} JSON", setting.field.opt.help)
     for inner in schema.fields(group).values():

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from engine import env, loader
 from engine.config import EngineConfig, VaeConfig
 from engine.engine import spec_of
-from engine.errors import ModelError
+from engine.errors import ModelError, SgdiffError
 
 
 def _load(folder: Path, **settings: object) -> dict[str, object]:
@@ -112,3 +113,94 @@ def test_code_of_a_model_folder_is_not_run(flux_folder: Path, tmp_path: Path) ->
     source, spec = spec_of(config, env.read())
     with pytest.raises(ModelError, match=r"^transformer: class MyTransformer of 'my_code' is in neither diffusers"):
         loader.load(source, spec, config)
+
+
+WAN_NAMES = {
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    ".to_out.0.": ".o.", ".to_q.": ".q.", ".to_k.": ".k.", ".to_v.": ".v.",
+    "attn2": "cross_attn", "attn1": "self_attn", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2",
+    "norm2": "norm?", "norm3": "norm2", "norm?": "norm3",
+    "scale_shift_table": "modulation", "proj_out": "head.head",
+}  # fmt: skip
+
+
+def _as_authors_name_it(name: str) -> str:
+    if name == "scale_shift_table":
+        return "head.modulation"
+    for ours, theirs in WAN_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _changed(folder: Path) -> dict[str, torch.Tensor]:
+    """Other weights for a component: its own plus one."""
+    (file,) = folder.glob("*.safetensors")
+    return {name: tensor + 1 for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "model"])
+def test_weights_alone_take_the_place_of_the_models_own(form: str, flux_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    state = _changed(flux_folder / "transformer")
+    save_file(state, tmp_path / "transformer" / "some.safetensors")
+    shutil.copy(flux_folder / "model_index.json", tmp_path)
+    given = {"file": tmp_path / "transformer" / "some.safetensors", "folder": tmp_path / "transformer"}
+    parts = _load(flux_folder, component_weights_paths={"transformer": str(given.get(form, tmp_path))})
+    loaded = parts["transformer"].state_dict()  # type: ignore[attr-defined]
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(tensor, state[name].to(torch.bfloat16)) for name, tensor in loaded.items())
+
+
+def test_weights_named_by_their_authors_are_converted(wan_folder: Path, tmp_path: Path) -> None:
+    state = _changed(wan_folder / "transformer")
+    save_file({_as_authors_name_it(name): tensor for name, tensor in state.items()}, tmp_path / "wan.safetensors")
+    parts = _load(wan_folder, component_weights_paths={"transformer": str(tmp_path / "wan.safetensors")})
+    loaded = parts["transformer"].state_dict()  # type: ignore[attr-defined]
+    assert loaded["blocks.0.norm2.weight"].dtype == torch.float32, "kept so by the model"
+    assert loaded["blocks.0.attn1.to_q.weight"].dtype == torch.bfloat16
+    assert all(torch.equal(tensor, state[name].to(tensor.dtype)) for name, tensor in loaded.items())
+
+
+def test_weights_that_belong_to_something_else_are_refused(flux_folder: Path, tmp_path: Path) -> None:
+    state = _changed(flux_folder / "transformer")
+    file = tmp_path / "some.safetensors"
+    state["more.weight"] = state.pop("proj_out.weight")
+    save_file(state, file)
+    with pytest.raises(ModelError) as caught:
+        _load(flux_folder, component_weights_paths={"transformer": str(file)})
+    assert caught.value.message == (
+        f"--transformer-weights-path: {file} does not fit FluxTransformer2DModel: missing or of another shape: "
+        "proj_out.weight; unknown: more.weight"
+    )
+    (vae,) = (flux_folder / "vae").glob("*.safetensors")
+    with pytest.raises(ModelError, match=r"does not fit FluxTransformer2DModel: missing .* and \d+ more; unknown: "):
+        _load(flux_folder, component_weights_paths={"transformer": str(vae)})
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "message"),
+    [
+        ("transformr", "x", "has no component 'transformr'"),
+        ("transformer", "./nowhere", "--transformer-weights-path: ./nowhere: no such file or folder"),
+        ("transformer", "model_index.json", "must be a .safetensors file, a folder of such, or a hub id"),
+    ],
+)
+def test_weights_that_are_not_there_are_refused(key: str, typed: str, message: str, flux_folder: Path) -> None:
+    place = str(flux_folder / typed) if typed.endswith("json") else typed
+    with pytest.raises(SgdiffError) as caught:
+        _load(flux_folder, component_weights_paths={key: place})
+    assert message in caught.value.message
+
+
+def test_a_model_may_come_without_the_weights_that_are_given(flux_folder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(flux_folder, bare)
+    (weights,) = (bare / "transformer").glob("*.safetensors")
+    weights.rename(tmp_path / "kept.safetensors")
+    with pytest.raises(ModelError, match="its component 'transformer' has no safetensors weights"):
+        _load(bare)
+    assert "transformer" in _load(bare, component_weights_paths={"transformer": str(tmp_path / "kept.safetensors")})

@@ -172,7 +172,6 @@ def test_one_file_serves_both_commands() -> None:
         (["--warmup"], "--warmup: 'request' is not available yet; available: off"),
         (["--vae-config.tile-sample-min-height", "9"], "--vae-config.tile-sample-min-height: not available yet"),
         (["--attention-backend-config", "a=1"], "--attention-backend-config.a: not available yet"),
-        (["--transformer-weights-path", "x"], "--transformer-weights-path: not available yet"),
         (["--config", "c.json"], "c.json: sp_size: not available yet"),
     ],
 )
