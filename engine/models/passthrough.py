@@ -85,6 +85,7 @@ def spec(name: str, pipeline: str, known: ModelSpec | None = None, vae: Mapping[
         uses=(*sorted(fields), *(("fps",) if is_video and "fps" not in fields else ())),
         ignores={field: why for field, why in known.ignores.items() if field in fields},
         arguments=_extra(own),
+        classes={},  # a stock call needs its components whole, as the folder names them
         variant_arguments={feature: _extra(call) for feature, call in variants.items()},
         multiple=1,
         frame_stride=next((vae[key] for key in STRIDES if (vae or {}).get(key)), 1) if vae and is_video else 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwen
 from PIL import Image
 
 from engine.engine import Engine
-from engine.errors import UsageError
+from engine.errors import ModelError, UsageError
 from engine.models.tiny.qwen_image import processor
 from engine.types import Output, Progress, Request
 
@@ -264,3 +265,11 @@ def test_a_processor_folder_as_it_is_published(tiny_engine: Any, tmp_path: Path)
         assert engine.executor is not None
         model: Any = engine.executor.scheduler.pipeline.model
         assert model.components["processor"].size["longest_edge"] == 112 * 112
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="with torchvision it can be loaded")
+def test_a_stock_pipeline_says_what_it_lacks(tiny_engine: Any) -> None:
+    """It needs the whole processor; a picture half in its place would fail in the middle of a call."""
+    folder = tiny_engine("qwen-image-edit").source.folder
+    with pytest.raises(ModelError, match="processor: Qwen2VLProcessor cannot be loaded: "):
+        Engine.from_pretrained(str(folder), backend="diffusers")
