@@ -452,7 +452,7 @@ MODELS: tuple[ModelSpec, ...] = (
         where={},
         **_edits("StableDiffusionXL"),
         defaults=_size(1024, 1024, 50, guidance_scale=7.5, strength=0.6),
-        precision={"default": "fp16"},
+        precision={"default": "fp16", "vae": "fp32"},  # its VAE overflows in fp16
     ),
 )  # fmt: skip
 

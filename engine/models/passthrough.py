@@ -184,10 +184,11 @@ class Model(BaseModel):
         watched = [part for name, part in self.components.items() if name.startswith(DENOISERS)]
         others = [part for name, part in self.components.items() if name.startswith(ENCODERS)]
         vae = self.components.get("vae")
+        cast = autocast.casting(watched, vae) if self.spec.autocast else nullcontext()
         watch = _Watch(state, vae)
         hooks = [network.register_forward_pre_hook(watch.before, with_kwargs=True) for network in watched]
         try:
-            with cancellable(state, getattr(vae, "decoder", None), *others), self._cast(watched, vae):
+            with cancellable(state, getattr(vae, "decoder", None), *others), autocast.kept(vae), cast:
                 result = pipeline(**arguments)
         except RuntimeError as error:
             self._explain(error, type(pipeline).__name__)
@@ -200,9 +201,6 @@ class Model(BaseModel):
         asked = state.request.num_frames
         if asked is not None and asked != len(state.pixels):
             logger.warning("num_frames: asked for %d, %s drew %d", asked, type(pipeline).__name__, len(state.pixels))
-
-    def _cast(self, networks: Sequence[torch.nn.Module], vae: torch.nn.Module | None) -> AbstractContextManager[None]:
-        return autocast.casting(networks, vae) if self.spec.autocast else nullcontext()
 
     def _explain(self, error: RuntimeError, pipeline: str) -> None:
         """Raise ModelError for what torch says of operands whose types differ."""

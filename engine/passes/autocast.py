@@ -41,6 +41,29 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 @contextmanager
+def kept(vae: Any) -> Iterator[None]:
+    """Leave a VAE in the precision it was loaded in.
+
+    Stock pipelines raise one with `force_upcast` to fp32 and then put it into the precision of the text, of which fp32
+    weights would come back rounded; after a cancel they leave it raised.
+    """
+    if vae is None:
+        yield
+        return
+    dtype = vae.dtype
+    lowered = dtype is torch.float32 and vae.config.get("force_upcast", False)
+    if lowered:
+        vae.register_to_config(force_upcast=False)
+    try:
+        yield
+    finally:
+        if lowered:
+            vae.register_to_config(force_upcast=True)
+        if vae.dtype is not dtype:
+            vae.to(dtype)
+
+
+@contextmanager
 def _casting_method(vae: Any, name: str) -> Iterator[None]:
     method: Callable[..., Any] = getattr(vae, name)
 

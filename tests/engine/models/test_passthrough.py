@@ -24,6 +24,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from engine import media
 from engine.engine import Engine
 from engine.errors import Cancelled, ModelError, UsageError
 from engine.models import passthrough
@@ -229,9 +230,11 @@ def test_inpainting_of_sdxl(sdxl: Engine, parity: Any, picture: Path, mask: Path
     assert (unmasked != output.frames).any()
 
 
-def test_an_edit_that_is_padded_lies_on_its_picture(sdxl: Engine, picture: Path) -> None:
+def test_an_edit_that_is_padded_lies_on_its_picture(sdxl: Engine, parity: Any, picture: Path) -> None:
     (output,) = sdxl.generate(**EDITED, height=44, width=76, image_path=str(picture), strength=0.4, seed=5)
-    assert output.frames.shape == (1, 44, 76, 3)
+    image = media.fit(Image.open(picture), (44, 76), (48, 80))
+    stock = parity.stock_frames(sdxl, StableDiffusionXLImg2ImgPipeline, 5, **EDITED, image=image, strength=0.4)
+    parity.same(output.frames, stock[:, :44, :76])
 
 
 def test_settings_of_variants(sdxl: Engine, picture: Path) -> None:
@@ -362,3 +365,38 @@ def test_the_class_that_is_asked_for_draws(tiny_engine: Any, parity: Any, pictur
     (output,) = engine.generate(**fields, max_sequence_length=64, guidance_scale=3.0, image_path=str(picture), seed=5)
     fields |= {"max_sequence_length": 64, "guidance_scale": 3.0, "image": Image.open(picture)}
     parity.same(output.frames, parity.stock_frames(engine, FluxImg2ImgPipeline, 5, **fields))
+
+
+@pytest.mark.parametrize("precision", [("bf16", "fp32", "bf16"), ("bf16", "bf16", "fp32")])
+def test_an_edit_leaves_the_vae_as_it_was(tiny_engine: Any, picture: Path, precision: tuple[str, str, str]) -> None:
+    names = ("dit_precision", "vae_precision", "text_encoder_precisions")
+    engine = tiny_engine("sdxl", **dict(zip(names, (*precision[:2], precision[2:]), strict=True)))
+    vae = _parts(engine)["vae"]
+    weights = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    before = engine.generate("a hill", **SMALL)[0].frames
+    engine.generate("a hill", **SMALL, image_path=str(picture))
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in vae.state_dict().items())
+    assert {tensor.dtype for tensor in vae.state_dict().values()} == {tensor.dtype for tensor in weights.values()}
+    np.testing.assert_array_equal(engine.generate("a hill", **SMALL)[0].frames, before)
+    assert vae.config.force_upcast
+
+
+@pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")  # by its own caller
+def test_a_cancel_leaves_the_vae_as_it_was(tiny_engine: Any) -> None:
+    engine = tiny_engine("sdxl", dit_precision="fp16", vae_precision="fp16", text_encoder_precisions=("fp16",))
+    before = engine.generate("a hill", **SMALL)[0].frames
+    control = Control()
+    hook = _parts(engine)["vae"].decoder.register_forward_pre_hook(lambda *_: control.cancel())
+    with pytest.raises(Cancelled):
+        list(engine.run(Request(prompt="a hill", **SMALL), control))
+    hook.remove()
+    np.testing.assert_array_equal(engine.generate("a hill", **SMALL)[0].frames, before)
+
+
+def test_sdxl_in_its_own_precisions(sdxl_folder: Path, sdxl: Engine) -> None:
+    with Engine.from_pretrained(str(sdxl_folder)) as engine:
+        parts = {name: part.dtype for name, part in _parts(engine).items() if isinstance(part, torch.nn.Module)}
+        assert parts.pop("vae") is torch.float32
+        assert set(parts.values()) == {torch.float16}
+        frames = engine.generate("a hill", **SMALL)[0].frames
+    assert np.abs(frames - sdxl.generate("a hill", **SMALL)[0].frames.astype(float)).mean() < 2 < frames.std()

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderTiny
 from diffusers.models.modeling_utils import ModelMixin
 
-from engine.passes.autocast import casting
+from engine.passes.autocast import casting, kept
 
 HALF = torch.bfloat16
 
@@ -57,3 +57,21 @@ def test_a_failure_leaves_no_cast_behind() -> None:
     with pytest.raises(ZeroDivisionError), casting([network], None):
         raise ZeroDivisionError
     assert network(whole)[0][0] is whole
+
+
+def _raise_and_fail(vae: Any) -> None:
+    vae.to(torch.float32)
+    raise ZeroDivisionError
+
+
+def test_a_vae_keeps_its_precision_and_its_digits() -> None:
+    vae: Any = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+    vae.register_to_config(force_upcast=True)
+    with kept(vae):
+        assert not vae.config.force_upcast, "fp32 cannot be raised"
+    assert vae.config.force_upcast
+    with pytest.raises(ZeroDivisionError), kept(vae.to(HALF)):
+        _raise_and_fail(vae)
+    assert vae.dtype is HALF
+    with kept(None):
+        pass
