@@ -25,15 +25,15 @@ class VaeConfig:
     """Which halves of the VAE are loaded, and how it tiles."""
 
     load_encoder: Annotated[bool | None, Opt("Load the VAE encoder; by task when absent", PRECISION)] = None
-    load_decoder: Annotated[bool, Opt("Load the VAE decoder", PRECISION, later=True)] = True
-    tile_sample_min_height: Annotated[int | None, Ge(1), Opt("Tile height in pixels", PRECISION, later=True)] = None
-    tile_sample_min_width: Annotated[int | None, Ge(1), Opt("Tile width in pixels", PRECISION, later=True)] = None
-    tile_sample_min_num_frames: Annotated[int | None, Ge(1), Opt("Tile length in frames", PRECISION, later=True)] = None
-    tile_sample_stride_height: Annotated[int | None, Ge(1), Opt("Stride in pixels", PRECISION, later=True)] = None
-    tile_sample_stride_width: Annotated[int | None, Ge(1), Opt("Stride in pixels", PRECISION, later=True)] = None
-    tile_sample_stride_num_frames: Annotated[int | None, Ge(1), Opt("Stride in frames", PRECISION, later=True)] = None
-    blend_num_frames: Annotated[int | None, Ge(0), Opt("Frames blended between tiles", PRECISION, later=True)] = None
-    use_temporal_tiling: Annotated[bool | None, Opt("Tile over time", PRECISION, later=True)] = None
+    load_decoder: Annotated[bool, Opt("Load the VAE decoder", PRECISION)] = True
+    tile_sample_min_height: Annotated[int | None, Ge(1), Opt("Tile height in pixels", PRECISION)] = None
+    tile_sample_min_width: Annotated[int | None, Ge(1), Opt("Tile width in pixels", PRECISION)] = None
+    tile_sample_min_num_frames: Annotated[int | None, Ge(1), Opt("Tile length in frames", PRECISION)] = None
+    tile_sample_stride_height: Annotated[int | None, Ge(1), Opt("Stride in pixels", PRECISION)] = None
+    tile_sample_stride_width: Annotated[int | None, Ge(1), Opt("Stride in pixels", PRECISION)] = None
+    tile_sample_stride_num_frames: Annotated[int | None, Ge(1), Opt("Stride in frames", PRECISION)] = None
+    blend_num_frames: Annotated[int | None, Ge(0), Opt("Frames blended between tiles", PRECISION)] = None
+    use_temporal_tiling: Annotated[bool | None, Opt("Tile over time", PRECISION)] = None
     use_parallel_tiling: Annotated[bool | None, Opt("Spread tiles over GPUs", PRECISION, later=True)] = None
 
 
@@ -137,7 +137,7 @@ class EngineConfig:
         Precision | None, Opt("Precision of the diffusion transformer", PRECISION, aliases=("precision",))
     ] = None
     vae_precision: Annotated[Precision | None, Opt("Precision of the VAE", PRECISION)] = None
-    vae_decode_precision: Annotated[Precision | None, Opt("Precision of the VAE decoder", PRECISION, later=True)] = None
+    vae_decode_precision: Annotated[Precision | None, Opt("Precision of the VAE decoder", PRECISION)] = None
     image_encoder_precision: Annotated[Precision | None, Opt("Precision of the image encoder", PRECISION)] = None
     text_encoder_precisions: Annotated[
         tuple[Precision, ...] | None, Opt("One per text encoder, or one for all", PRECISION)

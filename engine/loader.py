@@ -60,6 +60,13 @@ def sizes(source: Source, spec: ModelSpec, config: EngineConfig) -> dict[str, in
     return {part.name: _told(part, _size, part, config) for part in parts if part.is_module}
 
 
+def empty(source: Source, spec: ModelSpec, config: EngineConfig, name: str) -> torch.nn.Module:
+    """Return a component without weights. Raises ModelError for one that has no config."""
+    (part,) = (part for part in _parts(source, spec, config, torch.device("cpu"), ()) if part.name == name)
+    settings = _told(part, weights.config_of, part.cls, part.folder)
+    return weights.skeleton(part.cls, settings, part.dtype or torch.float32)
+
+
 def _size(part: Part, config: EngineConfig) -> int:
     assert part.dtype is not None
     if config.load_format == "dummy" or part.weights is not None:
@@ -104,6 +111,8 @@ def _parts(
             _leave_out(cls, spec.unread)
         folder = source.overrides.get(name, source.folder / name)
         place = torch.device("cpu") if name in at_home else device
+        if name == "vae" and precision.halves(config, spec):
+            dtypes["vae"] = "fp32"  # each half is cast down from it
         parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place, source.weights.get(name)))
     return parts
 

@@ -15,7 +15,7 @@ from engine.env import Environment
 from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
-from engine.passes import precision
+from engine.passes import precision, vae
 from engine.passes.placement import Plan, at_home, plan
 from engine.passes.residency import Residency
 from engine.profiler import Profile
@@ -126,6 +126,8 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
     device = pick_device(config.device)
     backend = _attention(spec, config, device)
+    if vae.asks(config) and "vae" in source.configs:
+        vae.tiles(loader.empty(source, spec, config, "vae"), config)  # refuses before weights are read
     components = loader.load(source, spec, config, device, _at_home(source, spec, config, device))
     model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
     for name, component in components.items():
@@ -134,7 +136,7 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
                 attention.install_stock(component, backend)
             else:
                 attention.install(component, backend, model.masked)
-    _vae_options(components.get("vae"), config)
+    vae.apply(components.get("vae"), config, precision.halves(config, spec))
     placement = plan(components, config, device)
     if spec.family == "passthrough" and placement.streamed:
         placement = placement.of_stock(components.get("vae"))
@@ -149,15 +151,6 @@ def _at_home(source: Source, spec: ModelSpec, config: EngineConfig, device: torc
     if device.type == "cpu":
         return frozenset()
     return at_home(loader.sizes(source, spec, config), config, device)
-
-
-def _vae_options(vae: Any, config: EngineConfig) -> None:
-    if vae is None:
-        return
-    if config.vae_tiling and hasattr(vae, "enable_tiling"):
-        vae.enable_tiling()
-    if config.vae_slicing and hasattr(vae, "enable_slicing"):
-        vae.enable_slicing()
 
 
 def _attention(spec: ModelSpec, config: EngineConfig, device: torch.device) -> str:

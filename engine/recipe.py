@@ -21,9 +21,9 @@ INPUTS = ("image_path", "mask_path", "video_path")
 
 # Engine settings that change pixels and mean the same on another machine; paths of files are never recorded.
 REPLAYED = (
-    "backend", "load_format", "pipeline_class_name", "dit_precision", "vae_precision", "image_encoder_precision",
-    "text_encoder_precisions", "vae_tiling", "vae_slicing", "attention_backend", "diffusers_attention_backend",
-    "disable_autocast",
+    "backend", "load_format", "pipeline_class_name", "dit_precision", "vae_precision", "vae_decode_precision",
+    "image_encoder_precision", "text_encoder_precisions", "vae_tiling", "vae_slicing", "vae_config",
+    "attention_backend", "diffusers_attention_backend", "disable_autocast",
 )  # fmt: skip
 
 # What a recipe of this format always has, with the type that JSON gives it.

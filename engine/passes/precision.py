@@ -37,3 +37,10 @@ def plan(components: Iterable[str], config: EngineConfig, spec: ModelSpec) -> di
 def autocast(planned: Mapping[str, str], config: EngineConfig) -> bool:
     """Say whether a stock call must cast what goes from one component to the next; native families do it themselves."""
     return len(set(planned.values())) > 1 and not config.disable_autocast
+
+
+def halves(config: EngineConfig, spec: ModelSpec) -> tuple[str, str] | None:
+    """Return the precisions of a VAE's encoder and decoder, if they differ. It is then loaded in fp32."""
+    encoder = config.vae_precision or spec.default_precision("vae")
+    decoder = config.vae_decode_precision or encoder
+    return (encoder, decoder) if encoder != decoder else None
