@@ -190,6 +190,7 @@ def test_weights_stay_pageable_when_that_is_asked(monkeypatch: pytest.MonkeyPatc
     assert [(options["low_cpu_mem_usage"], options["use_stream"]) for options in given] == [(not pin, True)]
 
 
+@pytest.mark.usefixtures("streams")
 def test_a_video_vae_fills_its_cache_through_the_hooks(wan_folder: Path) -> None:
     vae = AutoencoderKLWan.from_pretrained(wan_folder / "vae")
     video = torch.randn(1, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0))
