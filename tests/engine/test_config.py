@@ -136,7 +136,7 @@ def test_nested_keys_are_read_strictly() -> None:
     ("name", "value", "message"),
     [
         ("num_gpus", 2, "num_gpus: not available yet"),
-        ("vae_config", VaeConfig(load_decoder=False), "vae_config.load_decoder: not available yet"),
+        ("vae_config", VaeConfig(use_parallel_tiling=True), "vae_config.use_parallel_tiling: not available yet"),
         ("executor", "ray", "executor: 'ray' is not available yet; available: auto, inline"),
     ],
 )
