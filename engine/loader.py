@@ -109,11 +109,13 @@ def _parts(
         cls = _class(name, library, class_name, own)
         if name.startswith(precision.DENOISERS):
             _leave_out(cls, spec.unread)
-        folder = source.overrides.get(name, source.folder / name)
+        folder, alone = source.overrides.get(name, source.folder / name), source.weights.get(name)
+        if folder.is_file():  # in its place are weights alone
+            folder, alone = source.folder / name, alone or folder
         place = torch.device("cpu") if name in at_home else device
         if name == "vae" and precision.halves(config, spec):
             dtypes["vae"] = "fp32"  # each half is cast down from it
-        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place, source.weights.get(name)))
+        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place, alone))
     return parts
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from diffusers.pipelines.flux.pipeline_flux_img2img import retrieve_latents
 
 from engine import media
 
@@ -56,7 +57,7 @@ def _map(vae: Any) -> torch.Tensor:
         if _takes_clips(vae):  # a picture is a clip of one frame
             latents = vae.encode(pictures[:, :, None]).latent_dist.mode()[:, :, 0]
         else:
-            latents = vae.encode(pictures).latent_dist.mode()
+            latents = retrieve_latents(vae.encode(pictures), sample_mode="argmax")  # a tiny VAE knows no distribution
     small = torch.nn.functional.interpolate(fields, size=latents.shape[-2:], mode="area")
     inputs = latents.float().cpu().permute(0, 2, 3, 1).flatten(0, 2)
     inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)

@@ -204,3 +204,10 @@ def test_a_model_may_come_without_the_weights_that_are_given(flux_folder: Path, 
     with pytest.raises(ModelError, match="its component 'transformer' has no safetensors weights"):
         _load(bare)
     assert "transformer" in _load(bare, component_weights_paths={"transformer": str(tmp_path / "kept.safetensors")})
+
+
+def test_a_bare_file_in_the_place_of_a_component_is_its_weights(flux_folder: Path, tmp_path: Path) -> None:
+    state = _changed(flux_folder / "vae")
+    save_file(state, tmp_path / "vae.safetensors")
+    parts = _load(flux_folder, component_paths={"vae": str(tmp_path / "vae.safetensors")}, vae_precision="fp32")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in parts["vae"].state_dict().items())  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import UsageError
 from engine.passes import vae
+from engine.types import Progress
 
 FP32 = {"dit_precision": "fp32", "vae_precision": "fp32", "text_encoder_precisions": ["fp32"]}
 REQUEST: dict[str, Any] = {"height": 64, "width": 96, "num_inference_steps": 2, "seed": 1}
@@ -111,6 +112,28 @@ def test_a_vae_that_tiles_over_time() -> None:
     vae.apply(network, _config(tile_sample_min_num_frames=32, blend_num_frames=8, use_temporal_tiling=False))
     assert (network.tile_sample_min_num_frames, network.tile_sample_stride_num_frames) == (32, 24)
     assert not network.use_framewise_decoding
+
+
+def test_a_vae_of_another_class_draws_edits_and_previews(
+    flux_folder: Path, whole: np.ndarray[Any, Any], tmp_path: Path
+) -> None:
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    channels = (8,) * 4
+    AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=channels, decoder_block_out_channels=channels
+    ).save_pretrained(tmp_path)
+    image = Path(__file__).parents[3] / "assets" / "examples" / "sunset.png"
+    with _engine(flux_folder, component_paths={"vae": str(tmp_path)}) as engine:
+        frames = _drawn(engine)
+        assert frames.shape == whole.shape
+        assert frames.std() > 1 and np.abs(frames - whole).mean() > 1
+        edited = _drawn(engine, image_path=[str(image)], strength=0.5, num_inference_steps=4)
+        assert np.abs(edited - _drawn(engine, num_inference_steps=4)).mean() > 0.1
+        told = [event for event in engine.stream("a cat", preview=True, **REQUEST) if isinstance(event, Progress)]
+        assert any(event.preview for event in told)
+        assert "vae" in engine.recipe["overrides"]
 
 
 @pytest.mark.parametrize(
