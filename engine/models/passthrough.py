@@ -273,9 +273,9 @@ class _Watch:
         self.step.__enter__()
 
     def _look(self, latents: Any) -> None:
-        """Keep latents that are laid out like a picture for a preview: noisy ones, x0 is the pipeline's own."""
-        channels = getattr(self.vae.config, "latent_channels", None)
-        if isinstance(latents, torch.Tensor) and latents.ndim == 4 and latents.shape[1] == channels:
+        """Keep the latents of a picture or a clip for a preview: noisy ones, x0 is the pipeline's own."""
+        channels = getattr(self.vae.config, "latent_channels", None) or getattr(self.vae.config, "z_dim", None)
+        if isinstance(latents, torch.Tensor) and latents.ndim in (4, 5) and latents.shape[1] == channels:
             self.state.x0 = latents[-1:]  # the conditional one, where both branches of guidance share a forward
 
     def finish(self) -> None:
