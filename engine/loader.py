@@ -41,6 +41,9 @@ def load(
     logger.info("loading %s%s", spec.id, " with random weights" if config.load_format == "dummy" else "")
     stand_ins = _stand_ins(parts) if config.load_format == "dummy" else {}
     components = dict(stand_ins)
+    if device is not None and device.type == "cuda" and config.load_format == "auto":
+        there = [part for part in parts if part.is_module and part.place == device]
+        weights.reserve(sum(_told(part, _size, part, config) for part in there), device)
     with ThreadPoolExecutor(weights.READERS) as pool:
         # Both libraries set the default dtype of the process while they build a module, so that only one thread builds;
         # meanwhile the others read.

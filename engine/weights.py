@@ -134,6 +134,13 @@ def differences(module: torch.nn.Module, tensors: Mapping[str, Stored]) -> tuple
     return missing, sorted(name for name in unexpected if not any(re.search(pattern, name) for pattern in ignored))
 
 
+def reserve(size: int, place: torch.device) -> None:
+    """Take memory for many tensors from the driver at once, which is faster than piece by piece, and keep it ready."""
+    if place.type == "cuda":
+        held = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+        torch.empty(max(0, size - held), dtype=torch.uint8, device=place)
+
+
 def read(
     module: torch.nn.Module, tensors: Mapping[str, Stored], dtype: torch.dtype, place: torch.device, pool: Executor
 ) -> Callable[[], torch.nn.Module]:
