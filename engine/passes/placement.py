@@ -101,8 +101,12 @@ def _fit(sizes: Mapping[str, int], asked: Plan, budget: float, config: EngineCon
             moved = {name for name in held & offloaded & free if _may_stream(name, config)}
             streamed |= moved
             offloaded -= moved
-    # Beside something that is streamed others may fit again; but room is better used for blocks of a denoiser.
-    if config.performance_mode == "auto" and not any(name.startswith(DENOISERS) for name in streamed):
+    if any(name.startswith(DENOISERS) for name in streamed - asked.streamed):
+        # Room is best used for its blocks: streamed, an encoder that runs once takes none, and hardly more time.
+        once = {name for name in offloaded & free if name.startswith("text_encoder") and _may_stream(name, config)}
+        streamed |= once
+        offloaded -= once
+    elif config.performance_mode == "auto":  # beside something that is streamed others may fit again
         for group in reversed(groups):
             back = group & offloaded
             offloaded -= back

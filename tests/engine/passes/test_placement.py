@@ -86,8 +86,12 @@ def test_room_is_left_to_the_blocks_of_a_streamed_denoiser(monkeypatch: pytest.M
     components = {"transformer": network, "vae": Sized(2), "text_encoder": Sized(4)}
     monkeypatch.setattr(placement, "_free_bytes", lambda device: 20e6)
     plan = placement.plan(components, EngineConfig(), CUDA)
-    assert plan.streamed == {"transformer"}
-    assert plan.staying == 16e6 - 6e6 - 2e6  # without VAE and encoder, and two blocks that are under way
+    assert plan.streamed == {"transformer", "text_encoder"}
+    assert plan.staying == 16e6 - 2e6 - 2e6  # without the VAE, and two blocks that are under way
+    components["vision_language_encoder"] = components.pop("text_encoder")
+    plan = placement.plan(components, EngineConfig(), CUDA)
+    assert plan.offloaded == {"vision_language_encoder"}, "one that writes token by token would be streamed for each"
+    assert plan.staying == 16e6 - 6e6 - 2e6
 
 
 @pytest.mark.parametrize("settings", [{"dit_cpu_offload": True}, {"dit_layerwise_offload": True}])
