@@ -1,0 +1,103 @@
+"""The head of a LoRA file: tensor shapes and metadata, read without the tensors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError, UsageError
+
+LONGEST = 100 * 2**20  # of a header, as the safetensors format bounds it
+PEFT = "adapter_config.json"
+ADAPTER = "lora_adapter_metadata"  # where diffusers keeps the PEFT settings, as JSON
+TRIGGERS = ("modelspec.trigger_phrase", "trigger_words", "trigger_word", "trigger_phrase", "instance_prompt")
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a file, unread."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    settings: Mapping[str, Any]  # what PEFT was told: r, lora_alpha, use_rslora, ..., of the denoiser alone
+
+
+def read(path: Path) -> Header:
+    """Read the header of a safetensors file. Raises ModelError, or UsageError for a file of another kind."""
+    if path.suffix.lower() in PICKLED:
+        message = f"{path}: is pickled, and reading it could run code; convert it to safetensors"
+        raise UsageError(message, code="lora_incompatible", param="lora_path")
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length) if 2 <= length <= LONGEST else b""
+            end = file.tell()
+        size = path.stat().st_size
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror or error}"
+        raise ModelError(message, code="lora_file_not_found", param="lora_path") from error
+    try:
+        head = json.loads(text)
+        metadata = {str(key): str(value) for key, value in head.pop("__metadata__", {}).items()}
+        tensors = {key: Tensor(value["dtype"], tuple(value["shape"])) for key, value in head.items()}
+        ends = [value["data_offsets"][1] for value in head.values()]
+        whole = max(ends, default=0) == size - end
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        message = f"{path}: is no safetensors file; LoRA files of other formats are not read"
+        raise UsageError(message, code="lora_incompatible", param="lora_path") from error
+    if not whole:
+        message = f"{path}: is cut off or damaged; download it again"
+        raise UsageError(message, code="lora_incompatible", param="lora_path")
+    return Header(tensors, metadata, settings(metadata, path.parent / PEFT))
+
+
+def settings(metadata: Mapping[str, str], beside: Path | None = None) -> dict[str, Any]:
+    """Return the PEFT settings of the denoiser: from the file's own metadata, else from the JSON beside it."""
+    found = _object(metadata.get(ADAPTER, ""))
+    if not found and beside is not None and beside.is_file():
+        return _object(beside.read_text(encoding="utf-8", errors="replace"))
+    own = {key: value for key, value in found.items() if not key.startswith("text_encoder")}
+    return {re.sub(r"^(transformer(_2)?|unet)\.", "", key): value for key, value in own.items()}
+
+
+def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the words that, as the file says, a prompt should hold."""
+    texts = (metadata.get(name, "").strip() for name in TRIGGERS)
+    text = next((text for text in texts if text), "")
+    try:
+        words = json.loads(text)
+    except ValueError:
+        words = text.split(",")
+    words = words if isinstance(words, list) else [words]
+    return tuple(dict.fromkeys(word for word in (str(word).strip() for word in words) if word))
+
+
+def tags(metadata: Mapping[str, str], most: int = 5) -> tuple[str, ...]:
+    """Return the words that kohya's trainer met most often in the captions."""
+    counts = Counter[str]()
+    for folder in _object(metadata.get("ss_tag_frequency", "")).values():
+        if isinstance(folder, dict):
+            counts.update({str(tag).strip(): n for tag, n in folder.items() if isinstance(n, int)})
+    return tuple(tag for tag, _ in counts.most_common(most))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
