@@ -149,6 +149,7 @@ def spec_of(config: EngineConfig, environment: Environment, source: Source | Non
         if config.diffusers_attention_backend != EngineConfig().diffusers_attention_backend:
             logger.warning("diffusers_attention_backend has no effect on %s: it runs natively", spec.id)
     else:
+        log.quiet_libraries()
         from engine.models import passthrough
 
         name = source.spec.id if source.spec else source.name

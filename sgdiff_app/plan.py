@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from engine import hub
+from engine import hub, log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
@@ -51,6 +51,7 @@ def _described(found: Plan, config: EngineConfig) -> ModelSpec | None:
     """Return what the catalog knows of a model, as the backend that is asked for would run it."""
     if found.spec is None or config.backend != "diffusers":
         return found.spec
+    log.quiet_libraries()
     from engine.models import passthrough
 
     return passthrough.spec(found.spec.id, config.pipeline_class_name or found.spec.pipeline, found.spec)

@@ -53,7 +53,6 @@ def pipeline_class(name: str | None, hint: str = "its own code is not run") -> A
     """Return the diffusers class of that name. Raises ModelError, with a hint, when diffusers has none."""
     import diffusers
 
-    log.quiet_libraries()  # importing a pipeline's module makes some speak
     found = getattr(diffusers, name or "", None)
     if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
         message = f"'{name}' is not a pipeline of the installed diffusers {diffusers.__version__}"
