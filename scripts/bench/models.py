@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 GIB = 2**30
 PROMPT = 'A lighthouse on a cliff above the sea at dusk, with a sign that says "open"'
-BOUNDARY = 0.95  # of two experts each takes one of two steps, whatever the shift
 COLUMNS = ("model", "shape", "peak GiB", "load s", "encode ms", "ms per step", "decode ms", "finite")
 # Small ones first: what goes wrong for all is seen early.
 MODELS = (
@@ -170,7 +169,7 @@ def request(engine: Any, arguments: argparse.Namespace, place: Path) -> Any:
     if "boundary_ratio" in engine.spec.uses:
         fields["boundary_ratio"] = 0.95  # so that of two steps each expert takes one
     if not any(task.startswith("T") for task in engine.spec.tasks):
-        fields["image_path"] = (str(_picture(place / "input.png")),)
+        fields["image_path"] = (str(_picture(place / "input.png", engine.spec)),)
     return engine.resolve(Request(**fields))
 
 
