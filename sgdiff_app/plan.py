@@ -28,6 +28,7 @@ def run(settings: Settings, environment: Environment, as_json: bool) -> int:
 
 def _check(settings: Settings, environment: Environment, config: EngineConfig, found: Plan) -> None:
     """Refuse what `generate` refuses; of a model that has to be downloaded the catalog alone is known."""
+    log.quiet_libraries()
     from engine import engine, pipeline
     from engine.attention.select import select
     from sgdiff_app import generate, naming
@@ -51,7 +52,6 @@ def _described(found: Plan, config: EngineConfig) -> ModelSpec | None:
     """Return what the catalog knows of a model, as the backend that is asked for would run it."""
     if found.spec is None or config.backend != "diffusers":
         return found.spec
-    log.quiet_libraries()
     from engine.models import passthrough
 
     return passthrough.spec(found.spec.id, config.pipeline_class_name or found.spec.pipeline, found.spec)
