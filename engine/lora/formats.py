@@ -145,7 +145,7 @@ class _Reader:
         """Let diffusers name what is unknown."""
         renamed = converted({key: self.state[key] for key in unknown}, self.network)
         more, still = self._find(renamed)
-        if not more:
+        if not more or len(still) > TOLERATED * len(renamed):
             return found, unknown
         self.state = {**self.state, **renamed}
         return {**found, **more}, still
