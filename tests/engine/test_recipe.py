@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import catalog, media, recipe, schema, storage
+from engine import catalog, hub, media, recipe, schema, storage
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import InputError
@@ -213,3 +213,9 @@ def test_of_a_local_model_only_the_name_is_recorded(
     for typed, recorded in names.items():
         part = engine_part(flux_folder, typed)
         assert (part["model"], part["model_path"]) == (recorded, recorded)
+
+
+def test_weights_of_their_own_are_recorded(flux_folder: Path) -> None:
+    place = str(flux_folder / "transformer")
+    with Engine.from_pretrained(str(flux_folder), component_weights_paths={"transformer": place}) as engine:
+        assert engine.recipe["overrides"] == {"transformer_weights": hub.folder_hash(Path(place))}
