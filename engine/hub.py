@@ -55,7 +55,7 @@ def locate(config: EngineConfig, environment: Environment) -> Source:
 
     Raises ModelError or, for a wrong component name, UsageError; the messages say what to do.
     """
-    access = _access(config, environment)
+    access = access_of(config, environment)
     given, weights = _given(config.component_paths), _given(config.component_weights_paths)
     folder = _local_folder(config)
     repo = config.model_path
@@ -92,7 +92,7 @@ def _fetched(places: Mapping[str, Path | str], access: Access) -> dict[str, Path
 
 def plan(config: EngineConfig, environment: Environment) -> Plan:
     """Say what `locate` would do; nothing is downloaded. Raises as `locate` does."""
-    access = _access(config, environment)
+    access = access_of(config, environment)
     name, folder = config.model_path, _local_folder(config)
     given, weights = _given(config.component_paths), _given(config.component_weights_paths)
     remote_parts = [(key, value) for places in (given, weights) for key, value in places.items()]
@@ -133,6 +133,19 @@ def bundled(name: str) -> Path | None:
     if Path(name).name != name:
         return None
     return next((place / name for place in _shelves() if (place / name / INDEX).is_file()), None)
+
+
+def bundled_loras() -> dict[str, Path]:
+    """Return the LoRA files that travel with this installation, each by its own name or that of its folder."""
+    shelves = [shelf.parent / "loras" for shelf in reversed(_shelves())]
+    files = [(shelf, path) for shelf in shelves for path in sorted(shelf.rglob("*.safetensors"))]
+    return {path.stem if path.parent == shelf else path.parent.name: path for shelf, path in files}
+
+
+def access_of(config: EngineConfig, environment: Environment) -> Access:
+    """Return how repositories may be reached."""
+    offline = config.offline or environment.hub_offline
+    return Access(offline=offline, modelscope=environment.use_modelscope, trust=config.trust_remote_code)
 
 
 def is_portable(name: str) -> bool:
@@ -211,11 +224,6 @@ def _digest_content(digest: Any, path: Path, size: int) -> None:
 def _shelves() -> tuple[Path, ...]:
     package = Path(__file__).resolve().parent
     return package / "assets" / "models", package.parent / "assets" / "models"
-
-
-def _access(config: EngineConfig, environment: Environment) -> Access:
-    offline = config.offline or environment.hub_offline
-    return Access(offline=offline, modelscope=environment.use_modelscope, trust=config.trust_remote_code)
 
 
 def _typed_as_path(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -53,13 +54,15 @@ def commit_of(folder: Path) -> str | None:
     return folder.name if COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots" else None
 
 
-def fetch(repo: str, revision: str | None, patterns: Sequence[str], access: Access) -> Path:
+def fetch(
+    repo: str, revision: str | None, patterns: Sequence[str], access: Access, ignored: Sequence[str] = VARIANTS
+) -> Path:
     """Return the local folder of a repository with the files that match `patterns`, downloading those that lack.
 
     Raises ModelError saying what to do.
     """
     if access.modelscope:
-        return _fetch_modelscope(repo, revision, patterns, access)
+        return _fetch_modelscope(repo, revision, patterns, access, ignored)
     import huggingface_hub
 
     def download() -> Path:
@@ -67,7 +70,7 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str], access: Acce
             repo,
             revision=revision,
             allow_patterns=list(patterns),
-            ignore_patterns=list(VARIANTS),
+            ignore_patterns=list(ignored),
             local_files_only=access.offline,
         )
         return Path(str(folder))
@@ -116,6 +119,23 @@ def listing(repo: str, revision: str | None, access: Access) -> Listing:
     return _explained(repo, revision, access, ask)
 
 
+def file_names(repo: str, patterns: Sequence[str], access: Access) -> tuple[str, ...]:
+    """Return the files of a repository that match, second copies too; without network, those in the cache.
+
+    Raises ModelError.
+    """
+    if not access.offline and not access.modelscope:
+        try:
+            found = _explained(repo, None, access, lambda: _dry_run(repo, None, patterns, ignored=()))
+            return tuple(sorted(entry.filename for entry in found))
+        except UnreachableError:
+            access = dataclasses.replace(access, offline=True)
+    wanted = patterns if access.modelscope else ()  # a part of a snapshot will do
+    folder = fetch(repo, None, wanted, access, ignored=())
+    matching = (path for pattern in patterns for path in folder.rglob(pattern))
+    return tuple(sorted({path.relative_to(folder).as_posix() for path in matching}))
+
+
 def component_bytes(repo: str, component: str, access: Access) -> int:
     """Return the bytes that `fetch_component` would download. Raises ModelError."""
     files = _explained(repo, None, access, lambda: _dry_run(repo, None, access.kinds))
@@ -150,11 +170,11 @@ def bytes_here(repo: str, whole_files: bool = False) -> int:
     return size
 
 
-def _dry_run(repo: str, revision: str | None, patterns: Sequence[str]) -> list[Any]:
+def _dry_run(repo: str, revision: str | None, patterns: Sequence[str], ignored: Sequence[str] = VARIANTS) -> list[Any]:
     import huggingface_hub
 
     files: Any = huggingface_hub.snapshot_download(
-        repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(VARIANTS), dry_run=True
+        repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(ignored), dry_run=True
     )
     return list(files)
 
@@ -218,7 +238,9 @@ def _why(error: Exception) -> str:
     return f" ({place}: {text})" if place else f" ({text})"
 
 
-def _fetch_modelscope(repo: str, revision: str | None, patterns: Sequence[str], access: Access) -> Path:
+def _fetch_modelscope(
+    repo: str, revision: str | None, patterns: Sequence[str], access: Access, ignored: Sequence[str]
+) -> Path:
     try:
         modelscope = importlib.import_module("modelscope")
         not_there = importlib.import_module("modelscope.hub.errors").NotExistError
@@ -231,7 +253,7 @@ def _fetch_modelscope(repo: str, revision: str | None, patterns: Sequence[str], 
                 repo,
                 revision=revision,
                 allow_patterns=list(patterns),
-                ignore_patterns=list(VARIANTS),
+                ignore_patterns=list(ignored),
                 local_files_only=access.offline,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ LONGEST = 100 * 2**20  # of a header, as the safetensors format bounds it
 PEFT = "adapter_config.json"
 ADAPTER = "lora_adapter_metadata"  # where diffusers keeps the PEFT settings, as JSON
 TRIGGERS = ("modelspec.trigger_phrase", "trigger_words", "trigger_word", "trigger_phrase", "instance_prompt")
+# Types of alpha: how one is unpacked, and the bytes before it; bf16 is the upper half of fp32.
+NUMBERS = {"F64": ("<d", b""), "F32": ("<f", b""), "F16": ("<e", b""), "BF16": ("<f", b"\0\0"), "I64": ("<q", b"")}
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -25,6 +28,7 @@ class Tensor:
 
     dtype: str
     shape: tuple[int, ...]
+    start: int = 0  # in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,10 @@ def read(path: Path) -> Header:
     try:
         head = json.loads(text)
         metadata = {str(key): str(value) for key, value in head.pop("__metadata__", {}).items()}
-        tensors = {key: Tensor(value["dtype"], tuple(value["shape"])) for key, value in head.items()}
+        tensors = {
+            key: Tensor(value["dtype"], tuple(value["shape"]), end + value["data_offsets"][0])
+            for key, value in head.items()
+        }
         ends = [value["data_offsets"][1] for value in head.values()]
         whole = max(ends, default=0) == size - end
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -63,6 +70,18 @@ def read(path: Path) -> Header:
         message = f"{path}: is cut off or damaged; download it again"
         raise UsageError(message, code="lora_incompatible", param="lora_path")
     return Header(tensors, metadata, settings(metadata, path.parent / PEFT))
+
+
+def scalars(path: Path, tensors: Mapping[str, Tensor]) -> set[float]:
+    """Return the values of tensors of one number each; those of unusual types are left out."""
+    values = set()
+    with path.open("rb") as file:
+        for tensor in tensors.values():
+            if tensor.dtype in NUMBERS and tensor.shape in ((), (1,)):
+                form, padding = NUMBERS[tensor.dtype]
+                file.seek(tensor.start)
+                values.add(float(struct.unpack(form, padding + file.read(struct.calcsize(form) - len(padding)))[0]))
+    return values
 
 
 def settings(metadata: Mapping[str, str], beside: Path | None = None) -> dict[str, Any]:
