@@ -22,7 +22,7 @@ logger = log.get(__name__)
 
 def run(command: str, argv: Sequence[str]) -> int:
     """Run a command and return the exit status. Raises SgdiffError."""
-    argv, words = verb(argv) if command == "models" else (argv, ())
+    argv, words = verb(argv) if command in ("models", "lora") else (argv, ())
     settings = config.load(argv, command)
     options, logging = settings.noun(CommandOptions), settings.noun(LogOptions)
     terminal = sys.stderr.isatty() or command not in ("serve", "desktop")
@@ -38,6 +38,10 @@ def run(command: str, argv: Sequence[str]) -> int:
         from sgdiff_app import models
 
         return models.run(words, settings, environment)
+    if command == "lora":
+        from sgdiff_app import lora
+
+        return lora.run(words, settings, environment)
     if environment.test_step_delay_ms or environment.test_fault:
         logger.warning("SGDIFF_TEST_STEP_DELAY_MS or SGDIFF_TEST_FAULT is set: delays and failures are wanted")
     if options.print_config:

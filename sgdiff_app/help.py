@@ -12,7 +12,7 @@ from sgdiff_app.settings import Setting, table, used_by
 
 LATER = "(not available yet)"
 WIDTH = 34
-VERBS = {"models": " [show ID | pull ID]"}
+VERBS = {"models": " [show ID | pull ID]", "lora": " [inspect FILE]"}
 LAST = ("Server", "Benchmark", "Program")  # the other topics stand in the order of the tables
 
 

@@ -32,10 +32,12 @@ NOUNS: dict[str, tuple[type, ...]] = {
     "desktop": (EngineConfig, ServerOptions, LogOptions, CommandOptions),
     "bench": (*GENERATE, BenchOptions),
     "models": (LogOptions,),
+    "lora": (LogOptions,),
     "doctor": (LogOptions,),
 }
 SHARED = {"serve": ("output_path",), "desktop": ("output_path",), "doctor": ("json",),
-          "models": ("json", "revision", "offline", "trust_remote_code")}  # fmt: skip
+          "models": ("json", "revision", "offline", "trust_remote_code"),
+          "lora": ("json", "offline", "lora_weight_name")}  # fmt: skip
 # Fields of a request that the HTTP and Python doors fill: a prompt comes from PromptOptions, one request for each.
 NOT_FLAGS = ("prompt", "loras", "attention_backend_override")
 COMPONENT_MAPS = ("component_paths", "component_weights_paths")
