@@ -45,7 +45,8 @@ def run(words: Sequence[str], settings: Settings, environment: Environment) -> i
     if len(names) != 1:
         raise UsageError(f"lora inspect: needs one file, got {len(names)}", code="missing_parameter")
     config = settings.noun(EngineConfig)
-    path = files.locate(names[0], config.lora_weight_name, hub.access_of(config, environment))
+    weight_name = config.lora_weight_name[0] if config.lora_weight_name else None
+    path = files.locate(names[0], weight_name, hub.access_of(config, environment))
     told = facts(path)
     print(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(_shown(told)))
     return 0

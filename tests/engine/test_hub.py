@@ -474,3 +474,20 @@ def test_a_hash_is_read_once_until_a_file_changes(tmp_path: Path, monkeypatch: p
     first = hub.folder_hash(tmp_path)
     monkeypatch.setattr(hub, "_digest_content", lambda *_: pytest.fail("read again"))
     assert hub.folder_hash(tmp_path) == first
+
+
+def test_bundled_adapters_go_by_their_own_name_or_that_of_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_shelves", lambda: (tmp_path / "wheel" / "models", tmp_path / "checkout" / "models"))
+    for name in (
+        "checkout/loras/neon.safetensors",
+        "checkout/loras/pixel/lora.safetensors",
+        "checkout/loras/README.md",
+    ):
+        write(tmp_path / name, "x")
+    write(tmp_path / "wheel" / "loras" / "neon.safetensors", "the installed one")
+    assert hub.bundled_loras() == {
+        "neon": tmp_path / "wheel/loras/neon.safetensors",
+        "pixel": tmp_path / "checkout/loras/pixel/lora.safetensors",
+    }

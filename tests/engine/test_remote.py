@@ -185,3 +185,30 @@ def said(action: Callable[[], Any]) -> str:
     with pytest.raises(ModelError) as caught:
         action()
     return caught.value.message
+
+
+def test_files_of_a_repository_are_named_without_a_download_and_from_the_cache_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def answer(repo: str, *, dry_run: bool = False, **given: Any) -> Any:
+        calls.append({"dry_run": dry_run, **given})
+        if dry_run:
+            raise errors.DryRunError("offline")
+        return str(tmp_path)
+
+    (tmp_path / "sub").mkdir()
+    for name in ("b.bf16.safetensors", "sub/a.safetensors", "note.txt"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    found = remote.file_names("someone/styles", ["*.safetensors"], Access())
+    assert found == ("b.bf16.safetensors", "sub/a.safetensors")
+    assert [(call["dry_run"], call["allow_patterns"], call["ignore_patterns"]) for call in calls] == [
+        (True, ["*.safetensors"], []),
+        (False, [], []),  # a part of the repository in the cache will do
+    ]
+    assert calls[1]["local_files_only"]
+    entries = [SimpleNamespace(filename="c.safetensors")]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: entries)
+    assert remote.file_names("someone/styles", ["*.safetensors"], Access()) == ("c.safetensors",)

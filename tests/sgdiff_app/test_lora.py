@@ -91,6 +91,8 @@ def test_a_file_tells_its_format_rank_targets_and_trigger_words(cli: Cli, shelf:
 
 def test_an_adapter_in_the_cache_is_inspected_without_network(cli: Cli) -> None:
     assert json.loads(cli("lora", "inspect", "someone/styles", "--offline", "--json").out)["ranks"] == [4]
+    named = ("--lora-weight-name", "neon", "--offline")
+    assert "rank: 4" in cli("lora", "inspect", "someone/styles", *named).out.splitlines()
 
 
 def test_mistakes_name_what_is_possible(refused: Callable[..., str], cli: Cli, tmp_path: Path) -> None:
