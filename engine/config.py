@@ -219,23 +219,25 @@ class EngineConfig:
     ] = None
     pin_cpu_memory: Annotated[bool, Opt("Page-locked host memory for offload", MEMORY)] = True
 
-    lora_path: Annotated[tuple[str, ...] | None, Opt("Adapters: files, folders or hub ids", LORA_START, later=True)] = (
-        None
-    )
-    lora_nickname: Annotated[tuple[str, ...] | None, Opt("One per path", LORA_START, later=True)] = None
-    lora_scale: Annotated[tuple[float, ...] | None, Opt("Strength, one or one per path", LORA_START, later=True)] = None
+    lora_path: Annotated[tuple[str, ...] | None, Opt("Adapters: files, folders or hub ids", LORA_START)] = None
+    lora_nickname: Annotated[tuple[str, ...] | None, Opt("One per path", LORA_START)] = None
+    lora_scale: Annotated[tuple[float, ...] | None, Opt("Strength, one or one per path", LORA_START)] = None
     lora_target_modules: Annotated[
-        tuple[str, ...] | None, Opt("Only modules whose name ends so, e.g. to_q,to_k", LORA_START, later=True)
+        tuple[str, ...] | None, Opt("Only modules whose name ends so, e.g. to_q,to_k", LORA_START)
     ] = None
     lora_target: Annotated[
-        tuple[str, ...] | None, Opt("all, transformer, transformer_2, unet, critic", LORA_START, later=True)
+        tuple[str, ...] | None, Opt("all, transformer, transformer_2, unet, critic; one or one per path", LORA_START)
     ] = None
-    lora_weight_name: Annotated[str | None, Opt("File of a repository with several", LORA_START, later=True)] = None
-    lora_alpha: Annotated[int | None, Gt(0), Opt("Training alpha, when the file lacks it", LORA_START, later=True)] = (
-        None
-    )
+    lora_weight_name: Annotated[
+        tuple[str, ...] | None, Opt("File of a repository with several, one or one per path", LORA_START)
+    ] = None
+    lora_alpha: Annotated[
+        tuple[Annotated[int, Gt(0)], ...] | None,
+        Opt("Training alpha, when the file lacks it, one or one per path", LORA_START),
+    ] = None
     lora_merge_mode: Annotated[
-        Literal["auto", "merge", "dynamic"], Opt("Merge into the weights or ride beside", LORA_START, later=True)
+        Literal["auto", "merge", "dynamic"],
+        Opt("Merge into the weights or ride beside; auto: merge, but not where weights are offloaded", LORA_START),
     ] = "auto"
 
     nunchaku_config: Annotated[NunchakuConfig, Opt("SVDQuant settings", QUANT)] = field(default_factory=NunchakuConfig)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -12,12 +13,15 @@ from engine import resolve as rules
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import UsageError
+from engine.errors import NotAvailable, SgdiffError, UsageError
 from engine.hub import Source
-from engine.types import Output, Progress, Request
+from engine.lora import refs
+from engine.types import LoraRef, Output, Progress, Request
 
 if TYPE_CHECKING:
+    from engine.lora.manager import LoraSet
     from engine.runtime.control import Control
+    from engine.runtime.executor import InlineExecutor
 
 logger = log.get(__name__)
 
@@ -41,6 +45,7 @@ class Engine:
             schema.require_available(EngineConfig, name, getattr(config, name))
         self.source, self.spec = spec_of(config, environment, source)
         self.config = config
+        adapters = check_loras(config, environment)
         from engine import pipeline  # torch and diffusers come in here, after every check that needs neither
         from engine.passes import precision
         from engine.runtime.executor import InlineExecutor
@@ -48,6 +53,7 @@ class Engine:
         precisions = precision.plan(hub.component_keys(self.source.index), config, self.spec)
         built = pipeline.build(self.source, self.spec, config, environment)
         self.executor: InlineExecutor | None = InlineExecutor(built)
+        self.loras = built.loras
         self.device = str(built.device)
         self.recipe = recipe.engine_part(
             self.source,
@@ -57,6 +63,8 @@ class Engine:
             attention=built.attention,
             precisions=precisions,
         )
+        if adapters:
+            self._choose(adapters)
 
     @classmethod
     def from_pretrained(cls, model_path: str | None = None, **settings: Any) -> Self:
@@ -98,16 +106,83 @@ class Engine:
         return (event for event in self.events(resolved, control or Control()) if isinstance(event, Output))
 
     def events(self, resolved: Request, control: Control) -> Iterator[Progress | Output]:
-        """Yield Progress and Output of a resolved request; its outputs are separate runs, one after another."""
+        """Yield Progress and Output of a resolved request; its outputs are separate runs, one after another.
+
+        They are drawn with the adapters that are set now, unless the request names its own.
+        """
+        self._open()
+        return self._events(resolved, control, self.loras.resolve(resolved.loras))
+
+    def _events(self, resolved: Request, control: Control, loras: LoraSet) -> Iterator[Progress | Output]:
+        from engine.lora.manager import record
+
+        made_with = {**self.recipe, "loras": record(loras)}
         for index, request in enumerate(resolved.outputs()):
-            if self.executor is None:
-                raise UsageError("the engine is closed")
-            for event in self.executor.drive(request, control, index):
+            for event in self._open().drive(request, control, index, loras):
                 if isinstance(event, Progress):
                     yield event
                 else:
                     frames, timings = event
-                    yield Output(frames, request, recipe.build(request, self.recipe), timings, index)
+                    yield Output(frames, request, recipe.build(request, made_with), timings, index)
+
+    def set_lora(
+        self,
+        lora_nickname: str | Sequence[str],
+        lora_path: str | Sequence[str | None] | None = None,
+        target: str | Sequence[str] = "all",
+        strength: float | Sequence[float] = 1.0,
+        *,
+        merge_mode: str = "auto",
+        lora_alpha: int | Sequence[int | None] | None = None,
+        weight_name: str | Sequence[str | None] | None = None,
+    ) -> list[str]:
+        """Have these adapters, in this order, in all requests accepted from now on; return warnings.
+
+        A nickname without a path means the adapter that was loaded under it. Raises UsageError or ModelError, with the
+        adapters as they were before.
+        """
+        if merge_mode not in ("auto", self.loras.mode):
+            message = f"merge_mode: this engine was started with '{self.loras.mode}' (--lora-merge-mode), not others"
+            raise NotAvailable(message, param="merge_mode")
+        wanted = refs.of_call(lora_nickname, lora_path, target, strength, weight_name, lora_alpha)
+        return self._choose(wanted)
+
+    def merge_lora(self, target: str = "all", strength: float | None = None) -> None:
+        """Have the adapters that are set in effect again, after `unmerge_lora` or with a new strength."""
+        with self._changed():
+            self.loras.merge(target, strength)
+
+    def unmerge_lora(self, target: str = "all") -> None:
+        """Draw without adapters from now on; they stay loaded, and the weights are again what they were, exactly."""
+        with self._changed():
+            self.loras.unmerge(target)
+
+    def list_loras(self) -> dict[str, Any]:
+        """Return the adapters that are loaded, and those that requests are drawn with."""
+        self._open()
+        return self.loras.listing()
+
+    def _choose(self, wanted: tuple[LoraRef, ...]) -> list[str]:
+        with self._changed():
+            return self.loras.choose(wanted)
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Change which adapters are set; if they cannot come into effect, all is as before."""
+        executor = self._open()
+        with self.loras.lock:
+            before = self.loras.chosen, self.loras.unmerged
+            yield
+            try:
+                executor.scheduler.settle()
+            except SgdiffError:
+                self.loras.chosen, self.loras.unmerged = before
+                raise
+
+    def _open(self) -> InlineExecutor:
+        if self.executor is None:
+            raise UsageError("the engine is closed")
+        return self.executor
 
     def close(self) -> None:
         """Free the model; the engine cannot draw afterwards. Closing twice is fine."""
@@ -129,6 +204,25 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_loras(
+    config: EngineConfig, environment: Environment, requests: Iterable[Request] = ()
+) -> tuple[LoraRef, ...]:
+    """Return the adapters that an engine starts with; their files, and those of requests, are there and readable.
+
+    Raises UsageError or ModelError.
+    """
+    wanted = refs.of_config(config)
+    own = [ref for request in requests for ref in refs.check(request.loras or ())]
+    if wanted or own:
+        from engine.lora import files
+
+        access = hub.access_of(config, environment)
+        for path, weight_name in dict.fromkeys((ref.path, ref.weight_name) for ref in (*wanted, *own)):
+            if path is not None:
+                files.locate(path, weight_name, access)
+    return wanted
 
 
 def spec_of(config: EngineConfig, environment: Environment, source: Source | None = None) -> tuple[Source, ModelSpec]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine import attention, loader, log
+from engine import attention, hub, loader, log
 from engine.attention.select import select
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
@@ -15,6 +16,7 @@ from engine.env import Environment
 from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
+from engine.lora.manager import LoraManager
 from engine.passes import precision, vae
 from engine.passes.placement import Plan, at_home, plan
 from engine.passes.residency import Residency
@@ -39,8 +41,10 @@ class Pipeline:
         environment: Environment,
         auto_tiling: bool,
         attention: str,
+        loras: LoraManager,
     ) -> None:
         self.model, self.device, self.residency, self.auto_tiling = model, device, residency, auto_tiling
+        self.loras = loras
         self.attention = attention
         self.sync = environment.sync_stage_profiling
         self.faults = Faults(environment)
@@ -49,6 +53,11 @@ class Pipeline:
     def exclusive(self) -> bool:
         """Whether a run must have the device to itself until its end."""
         return self.model.exclusive or self.residency.exclusive
+
+    @property
+    def denoises_at_once(self) -> bool:
+        """Whether the stages before the first step run the denoiser: a stock call is one unit."""
+        return self.model.exclusive
 
     @torch.no_grad()
     def begin(self, request: Request, control: Control, index: int = 0) -> State:
@@ -138,12 +147,35 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
                 attention.install(component, backend, model.masked)
     vae.apply(components.get("vae"), config, precision.halves(config, spec))
     placement = plan(components, config, device)
+    loras = _loras(spec, components, device, config, environment, placement)
     if spec.family == "passthrough" and placement.streamed:
         placement = placement.of_stock(components.get("vae"))
     if placement.offloaded and model.offload(device):
         components, placement = {}, Plan()
     placed = Residency(components, device, placement, config.pin_cpu_memory)
-    return Pipeline(model, device, placed, environment, auto_tiling=config.vae_tiling is None, attention=backend)
+    auto_tiling = config.vae_tiling is None
+    return Pipeline(model, device, placed, environment, auto_tiling=auto_tiling, attention=backend, loras=loras)
+
+
+def _loras(
+    spec: ModelSpec,
+    components: Mapping[str, Any],
+    device: torch.device,
+    config: EngineConfig,
+    environment: Environment,
+    placement: Plan,
+) -> LoraManager:
+    """Return what keeps the adapters of a model: merged, but beside weights that are elsewhere between uses."""
+    away = any(name.startswith(precision.DENOISERS) for name in placement.offloaded | placement.streamed)
+    merge = config.lora_merge_mode == "merge" or (config.lora_merge_mode == "auto" and not away)
+    return LoraManager(
+        components,
+        device,
+        merge=merge,
+        encoders=spec.family == "passthrough",
+        pin=config.pin_cpu_memory,
+        access=hub.access_of(config, environment),
+    )
 
 
 def _at_home(source: Source, spec: ModelSpec, config: EngineConfig, device: torch.device) -> frozenset[str]:

@@ -103,6 +103,15 @@ class Profile:
         return dict(zip(("allocated_mb", "reserved_mb", "peak_allocated_mb", "peak_reserved_mb"), values, strict=True))
 
 
+def now(device: torch.device) -> float:
+    """Return the seconds of a clock that only goes on, after the device has done all that it was asked to."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def reset_peak(device: torch.device) -> None:
     """Start measuring peak memory anew; peaks of the host cannot be reset."""
     if device.type == "cuda":

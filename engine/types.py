@@ -52,6 +52,9 @@ class LoraRef:
     path: Annotated[str | None, Opt("File, folder or hub id", LORA)] = None
     scale: Annotated[float, Opt("Strength; 1 is as trained", LORA)] = 1.0
     target: Annotated[str, Opt("Component to apply it to", LORA)] = "all"
+    weight_name: Annotated[str | None, Opt("File of a folder or repository with several", LORA)] = None
+    alpha: Annotated[int | None, Gt(0), Opt("Training alpha, when the file lacks it", LORA)] = None
+    modules: Annotated[tuple[str, ...] | None, Opt("Only modules whose name ends so", LORA)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +120,7 @@ class Request:
     quality: Annotated[
         Quality, Opt("Steps x 0.5, 0.75, 1, 1.25, 1.5 for low to max; few-step models ignore it", SAMPLING)
     ] = "auto"
-    loras: Annotated[
-        tuple[LoraRef, ...] | None, Opt("LoRA set of this request alone", LORA, later=True, metavar="JSON")
-    ] = None
+    loras: Annotated[tuple[LoraRef, ...] | None, Opt("LoRA set of this request alone", LORA, metavar="JSON")] = None
     enable_cache_dit: EnableCacheDit = None
     cache_dit_params: Annotated[
         dict[str, Any] | None, Opt("Cache-DiT settings of this request", CACHING, later=True, metavar="JSON")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from engine.lora.manager import LoraSet
 from engine.pipeline import Pipeline
 from engine.runtime.control import Control
 from engine.runtime.scheduler import StepScheduler
@@ -18,7 +19,9 @@ class InlineExecutor:
     def __init__(self, pipeline: Pipeline, max_running: int = 4) -> None:
         self.scheduler = StepScheduler(pipeline, max_running)
 
-    def drive(self, request: Request, control: Control, index: int = 0) -> Iterator[Progress | tuple[Any, Timings]]:
+    def drive(
+        self, request: Request, control: Control, index: int = 0, loras: LoraSet = ()
+    ) -> Iterator[Progress | tuple[Any, Timings]]:
         """Yield the Progress of output number `index`, then its frames and timings. Raises what the run failed with.
 
         Leaving the iterator ends the run. The stock call of a passthrough model is one unit, so its Progress comes
@@ -26,7 +29,7 @@ class InlineExecutor:
         """
         events: deque[Progress] = deque()
         with control.heard_by(events.append):
-            run = self.scheduler.submit(request, control, index)
+            run = self.scheduler.submit(request, control, index, loras)
             try:
                 while not run.finished:
                     assert self.scheduler.tick() or run.finished, "a run that is neither queued nor finished"

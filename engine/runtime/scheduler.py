@@ -12,13 +12,16 @@ import torch
 
 from engine import log
 from engine.errors import Cancelled, GenerationError, OutOfMemory, SgdiffError, UsageError
+from engine.lora.manager import LoraSet
 from engine.pipeline import Pipeline
-from engine.profiler import reset_peak
+from engine.profiler import now, reset_peak
 from engine.runtime.control import Control
 from engine.types import Request, State, Timings
 
 logger = log.get(__name__)
 
+KEPT = 10  # times what a change of LoRAs took
+CLOCK = torch.device("cpu")  # whose time is asked for without waiting for a device
 MEMORY_ADVICE = (
     "not enough memory on {device}: try a smaller size or fewer frames, --vae-tiling, --text-encoder-cpu-offload, "
     "--dit-cpu-offload, or a lower precision"
@@ -32,6 +35,7 @@ class Run:
     request: Request  # resolved, one output
     control: Control
     index: int = 0
+    loras: LoraSet = ()
     phase: Literal["waiting", "denoising", "decoding", "done", "failed"] = "waiting"
     state: State | None = None
     result: tuple[Any, Timings] | None = None
@@ -46,7 +50,8 @@ class StepScheduler:
     """Holds the active runs of one pipeline. A unit of work is: all stages before the first step, one step, or decode.
 
     Units are taken in turns (round robin), so a short image does not wait behind a long video. `max_running` bounds
-    the runs whose steps interleave. Safe to drive from several threads: units never overlap.
+    the runs whose steps interleave. A set of LoRAs that has come into the weights stays for ten times as long as that
+    took, while there is work for it. Safe to drive from several threads: units never overlap.
     """
 
     def __init__(self, pipeline: Pipeline, max_running: int = 4) -> None:
@@ -57,10 +62,10 @@ class StepScheduler:
         self.lock = threading.RLock()
         self.owner: int | None = None  # the thread that is inside a unit of work
 
-    def submit(self, request: Request, control: Control, index: int = 0) -> Run:
+    def submit(self, request: Request, control: Control, index: int = 0, loras: LoraSet = ()) -> Run:
         """Queue a resolved request for one output, number `index` of what was asked. Raises as `tick` does."""
         self._refuse_reentry()
-        run = Run(request, control, index)
+        run = Run(request, control, index, loras)
         with self.lock:
             self.waiting.append(run)
         return run
@@ -84,7 +89,8 @@ class StepScheduler:
                 self.active.append(self.waiting.popleft())
             if not self.active:
                 return False
-            run = self.active.popleft()
+            run = self._next()
+            self.active.remove(run)
             self.owner = threading.get_ident()
             try:
                 self._work(run)
@@ -93,6 +99,32 @@ class StepScheduler:
             if not run.finished:
                 self.active.append(run)
             return True
+
+    def settle(self) -> None:
+        """Bring the current set of LoRAs into the weights, unless a run is under way, which keeps its own."""
+        self._refuse_reentry()
+        with self.lock:
+            if self.active:
+                return
+            try:
+                self.pipeline.loras.activate(self.pipeline.loras.current)
+            except torch.OutOfMemoryError as error:
+                self._free()
+                raise self._out_of_memory(error) from error
+
+    def _next(self) -> Run:
+        """Return the run whose turn it is; for a while after a change of LoRAs, the first that needs no other ones."""
+        loras = self.pipeline.loras
+        if now(CLOCK) - loras.swapped_at < KEPT * loras.swap_s:
+            return next((run for run in self.active if self._fits(run)), self.active[0])
+        return self.active[0]
+
+    def _fits(self, run: Run) -> bool:
+        """Say whether the next unit of a run needs no other LoRAs than those in the weights."""
+        return not self._uses_loras(run) or self.pipeline.loras.fits(run.loras)
+
+    def _uses_loras(self, run: Run) -> bool:
+        return run.phase == "denoising" or (run.phase == "waiting" and self.pipeline.denoises_at_once)
 
     def _refuse_reentry(self) -> None:
         if self.owner == threading.get_ident():
@@ -112,8 +144,13 @@ class StepScheduler:
             raise
         if run.error is not None:
             run.phase, run.state = "failed", None
-            if isinstance(run.error, OutOfMemory) and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            if isinstance(run.error, OutOfMemory):
+                self._free()
+
+    def _free(self) -> None:
+        self.pipeline.loras.release()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _unit(self, run: Run) -> None:
         units: dict[str, Callable[[Run], None]] = {
@@ -121,6 +158,8 @@ class StepScheduler:
             "denoising": self._step,
             "decoding": self._finish,
         }
+        if self._uses_loras(run):
+            self.pipeline.loras.activate(run.loras)
         units[run.phase](run)
 
     def _begin(self, run: Run) -> None:

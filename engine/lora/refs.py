@@ -1,0 +1,117 @@
+"""What users say about adapters, as flags or in a call: checked, and put into a tuple of LoraRef."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+from engine.config import EngineConfig
+from engine.errors import UsageError, listed, suggest
+from engine.types import LoraRef
+
+ALL = "all"
+TARGETS = (ALL, "transformer", "transformer_2", "unet", "critic", "text_encoder", "text_encoder_2")
+DEFAULT = "default"  # nickname of a single adapter at start
+LONGEST = 64  # characters of a nickname
+
+
+def of_config(config: EngineConfig) -> tuple[LoraRef, ...]:
+    """Return the adapters that an engine starts with. Raises UsageError."""
+    paths = config.lora_path or ()
+    if not paths:
+        for name in ("nickname", "scale", "target", "target_modules", "weight_name", "alpha"):
+            if getattr(config, f"lora_{name}") is not None:
+                raise UsageError(f"lora_{name}: needs --lora-path", param=f"lora_{name}")
+        return ()
+    refs = tuple(
+        LoraRef(name=name, path=path, scale=scale, target=target, weight_name=file, alpha=alpha)
+        for name, path, scale, target, file, alpha in zip(
+            _nicknames(config.lora_nickname or (), len(paths)),
+            paths,
+            _started("lora_scale", config.lora_scale or (1.0,), len(paths)),
+            _started("lora_target", config.lora_target or (ALL,), len(paths)),
+            _started("lora_weight_name", config.lora_weight_name or (None,), len(paths)),
+            _started("lora_alpha", config.lora_alpha or (None,), len(paths)),
+            strict=True,
+        )
+    )
+    return check(tuple(replace(ref, modules=config.lora_target_modules) for ref in refs), "lora_target")
+
+
+def of_call(
+    nickname: str | Sequence[str],
+    path: str | Sequence[str | None] | None = None,
+    target: str | Sequence[str] = ALL,
+    strength: float | Sequence[float] = 1.0,
+    weight_name: str | Sequence[str | None] | None = None,
+    alpha: int | Sequence[int | None] | None = None,
+) -> tuple[LoraRef, ...]:
+    """Return the adapters that a call names: single values apply to all, lists must match. Raises UsageError."""
+    names = [nickname] if isinstance(nickname, str) else list(nickname)
+    if isinstance(path, str) and len(names) > 1:
+        message = f"lora_path: one path for {len(names)} nicknames; give a list of {len(names)}"
+        raise UsageError(message, code="lora_length_mismatch", param="lora_path")
+    values = {"path": path, "target": target, "scale": strength, "weight_name": weight_name, "alpha": alpha}
+    called = {"path": "lora_path", "scale": "strength", "alpha": "lora_alpha"}
+    columns = {name: _column(called.get(name, name), value, len(names)) for name, value in values.items()}
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return check(tuple(LoraRef(name=name, **row) for name, row in zip(names, rows, strict=True)), "target")
+
+
+def check(refs: tuple[LoraRef, ...], param: str = "loras") -> tuple[LoraRef, ...]:
+    """Return adapters that are named, each once, with a strength and a target that can be. Raises UsageError."""
+    seen = set[str]()
+    for ref in refs:
+        if ref.name is None and not ref.path:
+            message = "loras: an entry needs the path of an adapter, or the name of a loaded one"
+            raise UsageError(message, code="missing_parameter", param="loras")
+        if ref.name is not None and not 1 <= len(ref.name) <= LONGEST:
+            message = f"lora_nickname: must have 1 to {LONGEST} characters, got '{ref.name}'"
+            raise UsageError(message, param="lora_nickname")
+        if nickname(ref) in seen:
+            raise UsageError(f"lora_nickname: '{nickname(ref)}' is there twice", param="lora_nickname")
+        seen.add(nickname(ref))
+        if not isfinite(ref.scale):
+            raise UsageError(f"strength: must be a finite number, got {ref.scale}", param="strength")
+        check_target(ref.target, param)
+    return refs
+
+
+def check_target(target: str, param: str = "target") -> None:
+    """Raise UsageError for a target that no model has."""
+    if target not in TARGETS:
+        message = f"{param}: must be one of {listed(TARGETS)}, got '{target}'{suggest(target, TARGETS)}"
+        raise UsageError(message, code="invalid_lora_target", param=param)
+
+
+def nickname(ref: LoraRef) -> str:
+    """Return what an adapter is cached under."""
+    name = ref.name or ref.path
+    assert name
+    return name
+
+
+def _nicknames(given: Sequence[str], count: int) -> list[str]:
+    if len(given) > count:
+        message = f"lora_nickname: {len(given)} for {count} paths; give one for each"
+        raise UsageError(message, code="lora_length_mismatch", param="lora_nickname")
+    if count == 1:
+        return [*given] or [DEFAULT]
+    return [*given, *(f"lora_{i + 1}" for i in range(len(given), count))]
+
+
+def _started(name: str, values: Sequence[Any], count: int) -> list[Any]:
+    """Return what a flag says about each adapter; one value applies to all."""
+    return _column(name, values[0] if len(values) == 1 else values, count)
+
+
+def _column(name: str, value: Any, count: int) -> list[Any]:
+    """Return a value for each adapter, from one for all or a list. Raises UsageError."""
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        message = f"{name}: {len(value)} values for {count} adapters; give one for each, or one for all"
+        raise UsageError(message, code="lora_length_mismatch", param=name)
+    return list(value)
