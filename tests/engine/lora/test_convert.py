@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -168,3 +169,43 @@ def test_the_message_names_the_keys_of_the_file_and_not_what_a_converter_makes_o
         state |= {f"lora_unet_{name}.lora_up.weight": lora.noise(16, 3)}
     with pytest.raises(UsageError, match="lora_unet_input_blocks_9_1_proj_in"):
         read(state, lora.denoiser("sdxl"), target="unet")
+
+
+@pytest.mark.parametrize(
+    ("cls", "base", "suffixes", "modules"),
+    [
+        (
+            "FluxTransformer2DModel",
+            "lora_unet_{}",
+            ("lora_down.weight", "lora_up.weight", "alpha"),
+            {
+                "double_blocks_0_img_attn_qkv": (9216, 3072),
+                "double_blocks_0_txt_mod_lin": (18432, 3072),
+                "single_blocks_0_linear1": (21504, 3072),
+                "single_blocks_0_linear2": (3072, 15360),
+            },
+        ),
+        (
+            "HunyuanVideoTransformer3DModel",
+            "diffusion_model.{}",
+            ("lora_A.weight", "lora_B.weight"),
+            {"single_blocks.0.linear1": (21504, 3072), "single_blocks.0.modulation.linear": (9216, 3072)},
+        ),
+    ],
+)
+def test_both_agree_where_diffusers_knows_the_widths_of_the_real_model_alone(
+    cls: str, base: str, suffixes: tuple[str, ...], modules: dict[str, tuple[int, int]], lora: Any
+) -> None:
+    with torch.device("meta"):
+        network = getattr(diffusers, cls)(num_layers=1, num_single_layers=1)
+    state = State()
+    for name, (rows, columns) in modules.items():
+        tensors = (lora.noise(1, columns), lora.noise(rows, 1), torch.tensor(2.0))
+        state |= dict(zip((f"{base.format(name)}.{suffix}" for suffix in suffixes), tensors, strict=False))
+    ours, theirs = read(state, network), read(converted(state, network), network)
+    assert ours.layers.keys() == theirs.layers.keys() and len(ours.layers) > len(modules)
+    for path, delta in ours.layers.items():
+        other = theirs.layers[path]
+        assert delta.up is not None and delta.down is not None and other.up is not None and other.down is not None
+        torch.testing.assert_close(delta.scale * delta.up * delta.down[0, 0], other.scale * other.up * other.down[0, 0])
+        torch.testing.assert_close(delta.scale * delta.up[0] * delta.down, other.scale * other.up[0] * other.down)
