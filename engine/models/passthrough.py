@@ -187,8 +187,11 @@ class Model(BaseModel):
         cast = autocast.casting(watched, vae) if self.spec.autocast else nullcontext()
         watch = _Watch(state, vae)
         hooks = [network.register_forward_pre_hook(watch.before, with_kwargs=True) for network in watched]
+        decoder = getattr(vae, "decoder", None)
+        if decoder is not None:
+            hooks.append(decoder.register_forward_pre_hook(lambda *_: watch.finish()))
         try:
-            with cancellable(state, getattr(vae, "decoder", None), *others), autocast.kept(vae), cast:
+            with cancellable(state, decoder, *others), autocast.kept(vae), cast:
                 result = pipeline(**arguments)
         except RuntimeError as error:
             self._explain(error, type(pipeline).__name__)
@@ -264,7 +267,7 @@ class _Watch:
             return
         if self.state.wants_x0:
             self._look(given.get("sample", given.get("hidden_states")))
-        if self.seen is not None:
+        if self.step is not None:
             self._done()
         else:
             self.state.control.check()
@@ -279,14 +282,15 @@ class _Watch:
             self.state.x0 = latents[-1:]  # the conditional one, where both branches of guidance share a forward
 
     def finish(self) -> None:
-        """Count the last step, whose end no further forward marks."""
-        if self.seen is not None:
+        """Count the last step, which ends when the VAE decodes or, without one, with the call."""
+        if self.step is not None:
             self._done()
-        self.state.steps = self.state.step
+            self.state.steps = self.state.step
 
     def _done(self) -> None:
         assert self.step is not None
         self.step.__exit__(None, None, None)
+        self.step = None
         self.state.step += 1
         self.state.steps = max(self.state.steps, self.state.step)
         self.state.tick(self.state)

@@ -84,6 +84,16 @@ def test_steps_are_counted_whatever_guidance_costs(name: str, request: pytest.Fi
     assert len(output.timings.denoise_steps) == 4
 
 
+def test_the_decode_is_no_part_of_the_last_step(sdxl: Engine) -> None:
+    heard: list[Any] = []
+    hook = _parts(sdxl)["vae"].decoder.conv_in.register_forward_pre_hook(lambda *_: heard.append("decode"))
+    try:
+        sdxl.generate("x", on_progress=lambda progress: heard.append(progress.step), **SMALL)
+    finally:
+        hook.remove()
+    assert heard.index(SMALL["num_inference_steps"]) < heard.index("decode")
+
+
 def test_cancel_within_a_step(sdxl: Engine) -> None:
     steps: list[int] = []
 
