@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from typing import Any
 
@@ -56,36 +55,6 @@ def test_match(path: str, model_id: str | None, pipeline: str | None, configs: A
     assert match(path, model_id, pipeline, configs) is spec
 
 
-EXPERTS = {"transformer": {"in_channels": 16}, "transformer_2": {"_class_name": "WanTransformer3DModel"}}
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "configs", "name"),
-    [
-        ("Flux2KleinPipeline", {"model_index": {"is_distilled": True}}, "FLUX.2-klein-4B"),
-        ("Flux2KleinPipeline", {"model_index": {"is_distilled": False}}, "FLUX.2-klein-base-4B"),
-        ("Flux2KleinPipeline", {"transformer": {"num_attention_heads": 32}}, "FLUX.2-klein-base-9B"),
-        ("ZImagePipeline", {"scheduler": {"shift": 6.0}}, "Z-Image"),
-        ("ZImagePipeline", {"scheduler": {"shift": 3.0}}, "Z-Image-Turbo"),
-        ("QwenImageEditPlusPipeline", {"transformer": {"zero_cond_t": True}}, "Qwen-Image-Edit-2511"),
-        ("QwenImageEditPlusPipeline", {"transformer": {}}, "Qwen-Image-Edit-2509"),
-        ("WanPipeline", EXPERTS, "Wan2.2-T2V-A14B-Diffusers"),
-        ("WanPipeline", {"transformer": {"num_attention_heads": 40}}, "Wan2.1-T2V-14B-Diffusers"),
-        ("WanPipeline", {"model_index": {"expand_timesteps": True}}, "Wan2.2-TI2V-5B-Diffusers"),
-        ("WanPipeline", {"transformer": {"num_attention_heads": 12}}, "Wan2.1-T2V-1.3B-Diffusers"),
-        ("WanImageToVideoPipeline", EXPERTS, "Wan2.2-I2V-A14B-Diffusers"),
-        ("WanImageToVideoPipeline", {"transformer": {"in_channels": 36}}, "Wan2.1-I2V-14B-480P-Diffusers"),
-        ("WanDMDPipeline", {"transformer": {"in_channels": 48}}, "FastWan2.2-TI2V-5B-FullAttn-Diffusers"),
-        ("WanDMDPipeline", {"transformer": {"in_channels": 16}}, "FastWan2.1-T2V-1.3B-Diffusers"),
-        ("HunyuanVideoPipeline", {"scheduler": {"shift": 17.0}}, "FastHunyuan-diffusers"),
-        ("HunyuanVideoPipeline", {"scheduler": {"shift": 7.0}}, "HunyuanVideo"),
-    ],
-)
-def test_a_folder_tells_the_models_of_one_pipeline_class_apart(pipeline: str, configs: Any, name: str) -> None:
-    spec = match("/models/mine", None, pipeline, configs)
-    assert spec is not None and spec.id.rsplit("/", 1)[-1] == name
-
-
 def test_an_unknown_model_id_lists_the_known() -> None:
     with pytest.raises(UsageError) as caught:
         match("/models/mine", "tiny-scene", "FluxPipeline", COMPONENTS)
@@ -115,12 +84,6 @@ def test_an_entry_is_consistent(spec: ModelSpec) -> None:
 def test_no_two_entries_share_a_name() -> None:
     names = [name.lower() for spec in MODELS for name in {spec.id, spec.id.rsplit("/")[-1], *spec.names}]
     assert len(names) == len(set(names))
-
-
-def test_precision_goes_by_component_then_model_then_bf16() -> None:
-    assert (TINY.default_precision("vae"), DEV.default_precision("vae")) == ("fp32", "bf16")
-    mixed = dataclasses.replace(BARE, precision={"vae": "fp32", "default": "fp16"})
-    assert (mixed.default_precision("vae"), mixed.default_precision("transformer")) == ("fp32", "fp16")
 
 
 def test_variants_are_stock_pipelines_over_the_same_components() -> None:
