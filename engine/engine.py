@@ -46,6 +46,7 @@ class Engine:
         self.source, self.spec = spec_of(config, environment, source)
         self.config = config
         adapters = check_loras(config, environment)
+        log.quiet_libraries()
         from engine import pipeline  # torch and diffusers come in here, after every check that needs neither
         from engine.passes import precision
         from engine.runtime.executor import InlineExecutor
@@ -114,9 +115,7 @@ class Engine:
         return self._events(resolved, control, self.loras.resolve(resolved.loras))
 
     def _events(self, resolved: Request, control: Control, loras: LoraSet) -> Iterator[Progress | Output]:
-        from engine.lora.manager import record
-
-        made_with = {**self.recipe, "loras": record(loras)}
+        made_with = {**self.recipe, "loras": self.loras.record(loras)}
         for index, request in enumerate(resolved.outputs()):
             for event in self._open().drive(request, control, index, loras):
                 if isinstance(event, Progress):
@@ -207,11 +206,11 @@ class Engine:
 
 
 def check_loras(
-    config: EngineConfig, environment: Environment, requests: Iterable[Request] = ()
+    config: EngineConfig, environment: Environment, requests: Iterable[Request] = (), download: bool = True
 ) -> tuple[LoraRef, ...]:
     """Return the adapters that an engine starts with; their files, and those of requests, are there and readable.
 
-    Raises UsageError or ModelError.
+    Without `download`, those of the hub are not looked for. Raises UsageError or ModelError.
     """
     wanted = refs.of_config(config)
     own = [ref for request in requests for ref in refs.check(request.loras or ())]
@@ -220,7 +219,7 @@ def check_loras(
 
         access = hub.access_of(config, environment)
         for path, weight_name in dict.fromkeys((ref.path, ref.weight_name) for ref in (*wanted, *own)):
-            if path is not None:
+            if path is not None and (download or not files.is_remote(path)):
                 files.locate(path, weight_name, access)
     return wanted
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine import hub, media, schema
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
-from engine.errors import InputError
+from engine.errors import InputError, UsageError
 from engine.hub import Source
-from engine.types import Request
+from engine.types import LoraRef, Request
 
 VERSION = 1
 PACKAGES = ("sgdiff-app", "torch", "diffusers", "transformers")
 INPUTS = ("image_path", "mask_path", "video_path")
+ADAPTERS, DIGEST = "loras", "sha256"
 
 # Engine settings that change pixels and mean the same on another machine; paths of files are never recorded.
 REPLAYED = (
@@ -83,8 +84,11 @@ def versions() -> dict[str, str]:
 
 
 def build(request: Request, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of one output of a resolved request; inputs are recorded by sha256 alone."""
-    plain = {name: value for name, value in schema.plain(request).items() if name not in INPUTS}
+    """Return the recipe of one output of a resolved request; inputs are recorded by sha256 alone.
+
+    `engine` holds the LoRAs that the output is drawn with, whoever asked for them.
+    """
+    plain = {name: value for name, value in schema.plain(request).items() if name not in (*INPUTS, ADAPTERS)}
     inputs = {name: _digests(getattr(request, name)) for name in INPUTS if getattr(request, name)}
     return {"sgdiff": VERSION, "request": plain, "engine": dict(engine), "inputs": inputs}
 
@@ -111,6 +115,29 @@ def settings(recipe: Mapping[str, Any], given: Container[str] = ()) -> dict[str,
     return {name: value for name, value in replayed.items() if value is not None and name not in given}
 
 
+def loras(recipe: Mapping[str, Any]) -> tuple[LoraRef, ...]:
+    """Return the LoRAs that a file was drawn with, by names that mean them on any machine.
+
+    Raises InputError as `check` does.
+    """
+    check(recipe)
+    return tuple(
+        schema.read(LoraRef, {"name": f"lora_{i + 1}", **{key: entry[key] for key in entry if key != DIGEST}})
+        for i, entry in enumerate(recipe["engine"][ADAPTERS])
+    )
+
+
+def _check_lora(entry: Any) -> None:
+    if not isinstance(entry, dict) or not isinstance(entry.get(DIGEST), str) or not entry.get("path"):
+        raise _invalid("is damaged: engine.loras must list mappings with path and sha256")
+    try:
+        found = schema.read(LoraRef, {key: value for key, value in entry.items() if key != DIGEST})
+    except UsageError as error:
+        raise _invalid(f"is damaged: engine.loras: {error.message}") from error
+    if found.name is not None or not hub.is_portable(found.path or ""):
+        raise _invalid(f"names a LoRA by a path, '{_short(found.path)}'")
+
+
 def check(recipe: Mapping[str, Any]) -> None:
     """Raise InputError unless a recipe has the shape that `build` gives it and sets only what a recipe may set."""
     if recipe.get("sgdiff") != VERSION:
@@ -125,6 +152,8 @@ def check(recipe: Mapping[str, Any]) -> None:
         for name in held:
             if name not in known:
                 raise _invalid(f"holds '{_short(name)}', which a recipe cannot set")
+    for entry in recipe["engine"][ADAPTERS]:
+        _check_lora(entry)
     for name, digests in recipe["inputs"].items():
         if name not in INPUTS:
             raise _invalid(f"holds '{_short(name)}', which is no input")
@@ -139,7 +168,7 @@ def _check_parts(held: Mapping[str, Any], parts: Mapping[str, type], where: str)
 
 
 def _request_fields() -> set[str]:
-    return set(schema.fields(Request)) - set(INPUTS)
+    return set(schema.fields(Request)) - {*INPUTS, ADAPTERS}
 
 
 def _invalid(problem: str) -> InputError:
@@ -153,8 +182,10 @@ def differences(recipe: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
     """
     check(recipe)
     was, now = recipe["engine"], current["engine"]
-    keys = ("model", "folder_hash", "overrides", "precisions", "loras", "attention_backend", "device")
+    keys = ("model", "folder_hash", "overrides", "precisions", "attention_backend", "device")
     lines = [f"{key}: was {_short(was[key])}, is {_short(now[key])}" for key in keys if was[key] != now[key]]
+    if was[ADAPTERS] != now[ADAPTERS]:
+        lines.append(f"loras: was {_adapters(was[ADAPTERS])}, is {_adapters(now[ADAPTERS])}")
     for package, version in was["versions"].items():
         if now["versions"].get(package) != version:
             lines.append(f"{package}: was {version}, is {now['versions'].get(package, 'not installed')}")
@@ -165,6 +196,11 @@ def differences(recipe: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
         if current["request"].get(name) != value:
             lines.append(f"{name}: was {_short(value)}, is {_short(current['request'].get(name))}")
     return lines
+
+
+def _adapters(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return LoRAs in a few words: names, strengths, the first digits of the hashes."""
+    return ", ".join(f"{_short(x['path'])} x {x.get('scale', 1.0):g} ({x[DIGEST][:8]})" for x in entries) or "none"
 
 
 def _short(value: Any) -> str:

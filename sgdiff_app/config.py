@@ -76,6 +76,8 @@ class Settings:
             and "/" not in name
         ):
             error.message += "; say with --model-path where the model is that made the file"
+        if error.code == "lora_file_not_found" and self.recipe is not None and ("lora_path",) not in self.entries:
+            error.message += "; the file was made with this LoRA: say with --lora-path where it is"
         error.args = (error.message,)
 
 

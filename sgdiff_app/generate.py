@@ -69,6 +69,10 @@ def prepare(settings: Settings) -> Job:
     request = settings.noun(Request)
     if names.format is not None:
         request = request.replace(output_format=names.format)
+    if settings.recipe is not None and settings.noun(EngineConfig).lora_path is None:
+        from engine import recipe
+
+        request = request.replace(loras=recipe.loras(settings.recipe))
     prompts = _prompts(settings.noun(PromptOptions))
     outputs = len(prompts) * request.num_outputs_per_prompt
     names.check_length(request.output_format or "png", outputs)
@@ -107,6 +111,7 @@ def check(
 
     source, spec = engines.spec_of(replace(config, offline=True) if offline else config, environment)
     job.naming.check(spec)
+    engines.check_loras(config, environment, job.requests, download=not offline)
     return source, spec, engines.resolve_all(job.requests, spec, config)
 
 

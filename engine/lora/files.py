@@ -28,6 +28,12 @@ def locate(reference: str, weight_name: str | None = None, access: Access | None
     return path
 
 
+def is_remote(reference: str) -> bool:
+    """Say whether a reference means a repository of the hub, and nothing that is on this machine."""
+    here = Path(reference).expanduser().exists() or reference.removesuffix(SUFFIX) in hub.bundled_loras()
+    return remote.is_repo_id(reference) and not here
+
+
 def _locate(reference: str, weight_name: str | None, access: Access) -> Path:
     try:
         path = Path(reference).expanduser()

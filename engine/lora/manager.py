@@ -97,6 +97,19 @@ class LoraManager:
                 return self.current
         return self._resolve(refs.check(tuple(wanted)))[0]
 
+    def record(self, wanted: LoraSet) -> list[dict[str, Any]]:
+        """Return a set for a recipe: names that mean the files on any machine, hashes, strengths, targets."""
+        found = dict[tuple[Loaded, float], list[str]]()
+        for use in wanted:
+            found.setdefault((use.loaded, use.scale), []).append(use.target)
+        entries = list[dict[str, Any]]()
+        for (loaded, scale), targets in found.items():
+            options = {"alpha": loaded.ref.alpha, "modules": loaded.ref.modules and [*loaded.ref.modules]}
+            given = {name: value for name, value in options.items() if value is not None}
+            names = [refs.ALL] if set(targets) == set(loaded.adapters) else targets
+            entries += [{**loaded.identity, "scale": scale, "target": name, **given} for name in names]
+        return entries
+
     # What a control call changes
 
     def choose(self, wanted: tuple[LoraRef, ...]) -> list[str]:
@@ -267,16 +280,6 @@ class LoraManager:
     def _lacking(self, targets: Sequence[str]) -> UsageError:
         message = f"target: the model has no {listed(targets)}; it has {listed(self.networks)}"
         return UsageError(message, code="lora_target_missing", param="target")
-
-
-def record(wanted: LoraSet) -> list[dict[str, Any]]:
-    """Return a set for a recipe: names that mean the files on any machine, their hashes, strengths and targets."""
-    entries = []
-    for use in wanted:
-        options = {"alpha": use.loaded.ref.alpha, "modules": use.loaded.ref.modules}
-        given = {name: value for name, value in options.items() if value is not None}
-        entries.append({**use.loaded.identity, "scale": use.scale, "target": use.target, **given})
-    return entries
 
 
 def _same(cached: LoraRef, ref: LoraRef) -> bool:
