@@ -112,6 +112,14 @@ def check(family: str, place: Path, picture: Path) -> dict[str, Any]:
                     folder, lambda e: difference(draw(e, request(e, picture)), resident[0]), **given
                 ),
             )
+        note(
+            "cuDNN attention, largest difference",
+            lambda: with_engine(
+                folder,
+                lambda e: difference(draw(e, request(e, picture)), resident[0]),
+                attention_backend="torch_cudnn_sdpa",
+            ),
+        )
     frames: list[Frames] = []
     for device in ("cuda", "cpu"):
         note(
