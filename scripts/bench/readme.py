@@ -53,7 +53,8 @@ def _offload_row(row: Mapping[str, Any]) -> str:
     start = f"| {'resident' if row['name'] == 'resident' else label} | {row['size']}x{row['size']} |"
     if "error" in row:
         return f"{start} failed | | | |"
-    ratio, peak = f"{row['over_resident']:.2f}" if "over_resident" in row else "", row.get("peak_gib", "")
+    ratio, peak = f"{row['over_resident']:.2f}" if "over_resident" in row else "", str(row.get("peak_gib", ""))
+    peak += f" ({row['limit_gb']:.0f} GB given)" if "limit_gb" in row else ""
     return f"{start} {row['ms_per_step']:.0f} | {ratio} | {peak} | {'yes' if row['same_pixels'] else 'no'} |"
 
 
