@@ -45,6 +45,8 @@ class Pipeline:
     ) -> None:
         self.model, self.device, self.residency, self.auto_tiling = model, device, residency, auto_tiling
         self.loras = loras
+        # A stock call is one stage, so that its LoRAs must be there before it.
+        self.denoises_at_once = any(name in loras.networks for stage in model.stages() for name in stage.uses)
         self.attention = attention
         self.sync = environment.sync_stage_profiling
         self.faults = Faults(environment)
@@ -53,11 +55,6 @@ class Pipeline:
     def exclusive(self) -> bool:
         """Whether a run must have the device to itself until its end."""
         return self.model.exclusive or self.residency.exclusive
-
-    @property
-    def denoises_at_once(self) -> bool:
-        """Whether the stages before the first step run the denoiser: a stock call is one unit."""
-        return self.model.exclusive
 
     @torch.no_grad()
     def begin(self, request: Request, control: Control, index: int = 0) -> State:

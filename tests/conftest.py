@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -74,3 +74,23 @@ def flux(flux_folder: Path) -> Iterator[Engine]:
     settings = {"dit_precision": "fp32", "vae_precision": "fp32", "text_encoder_precisions": ["fp32"]}
     with Engine.from_pretrained(str(flux_folder), **settings) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def lora_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that writes a LoRA file with random weights for the blocks of a network."""
+    import torch
+    from safetensors.torch import save_file
+
+    def write(network: Any, name: str = "style", seed: int = 1, target: str = "transformer") -> Path:
+        noise, tensors = torch.Generator().manual_seed(seed), {}
+        for path, module in network.named_modules():
+            if isinstance(module, torch.nn.Linear) and ".0." in f".{path}.":
+                halves = (2, module.in_features), (module.out_features, 2)
+                for side, shape in zip("AB", halves, strict=True):
+                    tensors[f"{target}.{path}.lora_{side}.weight"] = torch.randn(shape, generator=noise) / 2
+        place = tmp_path_factory.mktemp("loras") / f"{name}.safetensors"
+        save_file(tensors, place)
+        return place
+
+    return write

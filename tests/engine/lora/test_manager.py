@@ -1,0 +1,224 @@
+"""What is loaded, what is set, what is in effect: calls that fail change nothing, and switching back reads no file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import SgdiffError
+from engine.lora import formats, refs
+from engine.lora.layers import Term
+from engine.lora.manager import LoraManager
+from engine.types import LoraRef
+
+CPU = torch.device("cpu")
+Files = dict[str, str]
+
+
+@pytest.fixture
+def network(lora: Any) -> Any:
+    return copy.deepcopy(lora.denoiser("flux"))
+
+
+@pytest.fixture
+def files(network: Any, lora_file: Callable[..., Path]) -> Files:
+    """Paths of two adapters for tiny FLUX."""
+    return {name: str(lora_file(network, name, seed)) for seed, name in enumerate(("ink", "neon"))}
+
+
+@pytest.fixture
+def manager(network: Any) -> LoraManager:
+    return LoraManager({"transformer": network, "text_encoder": torch.nn.Linear(2, 2), "scheduler": None}, CPU)
+
+
+def _bytes(network: torch.nn.Module) -> bytes:
+    return b"".join(weight.detach().view(torch.uint8).numpy().tobytes() for weight in network.state_dict().values())
+
+
+def _set(manager: LoraManager, *call: Any) -> list[str]:
+    warnings = manager.choose(refs.of_call(*call))
+    manager.activate(manager.current)
+    return warnings
+
+
+def _refusal(action: Callable[[], Any]) -> tuple[str, str]:
+    with pytest.raises(SgdiffError) as error:
+        action()
+    return error.value.code, error.value.message
+
+
+def test_what_is_set_comes_into_the_weights_and_goes(manager: LoraManager, network: Any, files: Files) -> None:
+    base = _bytes(network)
+    _set(manager, "ink", files["ink"])
+    ink = _bytes(network)
+    assert ink != base
+    _set(manager, "neon", files["neon"])  # takes the place of the other one by itself
+    assert _bytes(network) not in (base, ink)
+    manager.unmerge()
+    manager.activate(manager.current)
+    assert _bytes(network) == base
+    _set(manager, "ink")
+    assert _bytes(network) == ink
+
+
+def test_switching_back_reads_no_file(
+    manager: LoraManager, network: Any, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _set(manager, "ink", files["ink"], "all", 0.5)
+    ink = _bytes(network)
+    _set(manager, "neon", files["neon"])
+    monkeypatch.setattr(formats, "read", None)  # nobody may call it
+    Path(files["ink"]).unlink()
+    _set(manager, "ink", files["ink"], "all", 0.5)
+    assert _bytes(network) == ink
+    _set(manager, "ink", None, "all", 0.5)
+    assert _bytes(network) == ink
+    _set(manager, ["neon", "ink"])
+
+
+def test_a_new_path_under_a_nickname_is_loaded(manager: LoraManager, network: Any, files: Files) -> None:
+    _set(manager, "style", files["ink"])
+    ink = _bytes(network)
+    _set(manager, "style", files["neon"])
+    assert _bytes(network) != ink
+    assert manager.listing()["loaded_adapters"] == [{"nickname": "style", "path": files["neon"]}]
+
+
+def test_a_list_says_what_is_loaded_and_in_effect(manager: LoraManager, files: Files) -> None:
+    assert manager.listing() == {"loaded_adapters": [], "active": {}}
+    _set(manager, ["ink", "neon"], [files["ink"], files["neon"]], "all", [0.5, 1.0])
+    shared = {"merged": True, "mode": "merged", "num_lora_layers_with_weights": len(manager.cache["ink"].adapters[
+        "transformer"].adapter.layers)}  # fmt: skip
+    assert shared["num_lora_layers_with_weights"] > 10
+    assert manager.listing() == {
+        "loaded_adapters": [{"nickname": name, "path": files[name]} for name in ("ink", "neon")],
+        "active": {
+            "transformer": [
+                {"nickname": "ink", "path": files["ink"], "strength": 0.5, **shared},
+                {"nickname": "neon", "path": files["neon"], "strength": 1.0, **shared},
+            ]
+        },
+    }
+    manager.unmerge("transformer")
+    assert manager.listing()["active"] == {}
+    assert len(manager.listing()["loaded_adapters"]) == 2
+    manager.merge(strength=0.25)
+    assert [entry["strength"] for entry in manager.listing()["active"]["transformer"]] == [0.25, 0.25]
+
+
+def test_beside_the_weights_is_said_so(network: Any, files: Files) -> None:
+    manager, base = LoraManager({"transformer": network}, CPU, merge=False), _bytes(network)
+    _set(manager, "ink", files["ink"])
+    (entry,) = manager.listing()["active"]["transformer"]
+    assert (entry["merged"], entry["mode"], manager.mode) == (False, "unmerged", "dynamic")
+    assert _bytes(network) == base
+
+
+def test_a_call_that_fails_changes_nothing(manager: LoraManager, network: Any, files: Files, tmp_path: Path) -> None:
+    _set(manager, ["ink", "neon"], [files["ink"], files["neon"]])
+    listing, weights = manager.listing(), _bytes(network)
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"nothing")
+    calls: list[tuple[Any, str]] = [
+        (("ghost",), "lora_not_found"),
+        ((["neon", "ink"], [files["ink"], str(tmp_path / "gone.safetensors")]), "lora_file_not_found"),
+        ((["neon", "ink"], [files["ink"], str(bad)]), "lora_incompatible"),
+        (("ink", None, "unet"), "lora_target_missing"),
+    ]
+    for call, code in calls:
+        assert _refusal(lambda call=call: _set(manager, *call))[0] == code  # type: ignore[misc]
+        assert (manager.listing(), _bytes(network)) == (listing, weights)
+
+
+def test_refusals_say_what_there_is(manager: LoraManager, files: Files) -> None:
+    assert _refusal(manager.merge) == ("no_lora_set", "no LoRA is set; set one first")
+    ghost = "lora_nickname: 'ghost' is not loaded, give its path too; none is loaded"
+    assert _refusal(lambda: _set(manager, "ghost")) == ("lora_not_found", ghost)
+    _set(manager, "ink", files["ink"])
+    assert _refusal(lambda: _set(manager, "ghost"))[1].endswith("; loaded: ink")
+    lacking = "target: the model has no transformer_2; it has transformer"
+    assert _refusal(lambda: manager.unmerge("transformer_2")) == ("lora_target_missing", lacking)
+    nothing = LoraManager({"vae": torch.nn.Linear(1, 1)}, CPU)
+    refused = ("lora_not_supported", "this model takes no LoRA: it has no denoiser to change")
+    for action in (lambda: _set(nothing, "ink", files["ink"]), nothing.listing, nothing.merge, nothing.unmerge):
+        assert _refusal(action) == refused
+
+
+def test_a_target_that_the_model_lacks_is_skipped_with_a_warning(manager: LoraManager, files: Files) -> None:
+    warnings = _set(manager, ["ink", "neon"], [files["ink"], files["neon"]], ["transformer_2", "transformer"])
+    assert warnings == ["ink: the model has no transformer_2, skipped"]
+    assert [use.loaded.nickname for use in manager.current] == ["neon"]
+
+
+def test_two_experts_take_adapters_apart(network: Any, files: Files) -> None:
+    experts = {"transformer": network, "transformer_2": copy.deepcopy(network)}
+    manager, base = LoraManager(experts, CPU), _bytes(network)
+    _set(manager, ["ink", "neon"], [files["ink"], files["neon"]], ["transformer", "transformer_2"])
+    high, low = (_bytes(expert) for expert in experts.values())
+    assert base not in (high, low)
+    assert high != low
+    manager.unmerge("transformer_2")
+    manager.activate(manager.current)
+    assert [_bytes(expert) for expert in experts.values()] == [high, base]
+
+
+def test_what_is_unused_for_longest_is_forgotten(network: Any, files: Files) -> None:
+    manager = LoraManager({"transformer": network}, CPU)
+    _set(manager, "ink", files["ink"])
+    one = manager.cache["ink"].nbytes
+    manager.cache_bytes = 2 * one
+    manager.resolve([LoraRef(name="b", path=files["neon"])])
+    manager.resolve([LoraRef(name="b")])
+    manager.resolve([LoraRef(name="c", path=files["neon"])])
+    assert list(manager.cache) == ["ink", "c"], "what is set stays, whenever it was used"
+    _set(manager, "c")
+    manager.resolve([LoraRef(name="d", path=files["neon"])])
+    assert list(manager.cache) == ["c", "d"]
+
+
+def test_a_set_that_is_under_way_outlives_a_reload(manager: LoraManager, network: Any, files: Files) -> None:
+    """A request keeps the file that it was accepted with, whatever its nickname comes to mean."""
+    accepted = manager.resolve([LoraRef(name="style", path=files["ink"])])
+    manager.activate(accepted)
+    ink = _bytes(network)
+    _set(manager, "style", files["neon"])
+    manager.activate(accepted)
+    assert _bytes(network) == ink
+
+
+def test_after_a_failure_in_between_the_next_change_is_whole(
+    manager: LoraManager, network: Any, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = _bytes(network)
+    _set(manager, "ink", files["ink"])
+    ink = _bytes(network)
+    neon = manager.resolve([LoraRef(path=files["neon"])])
+    added: list[Any] = []
+
+    def third_fails(term: Term, total: torch.Tensor) -> None:
+        added.append(total)
+        if len(added) == 3:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Term, "add_to", third_fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        manager.activate(neon)
+    monkeypatch.undo()
+    manager.activate(manager.current)
+    assert _bytes(network) == ink
+    manager.activate(())
+    assert _bytes(network) == base
+
+
+def test_a_recipe_names_files_so_that_any_machine_knows_them(manager: LoraManager, files: Files) -> None:
+    wanted = [LoraRef(name="a", path=files["ink"], scale=0.5, modules=("to_q",)), LoraRef(path=files["neon"])]
+    ink, neon = manager.record(manager.resolve(wanted))
+    assert ink.items() >= {"path": "ink.safetensors", "scale": 0.5, "target": "all", "modules": ["to_q"]}.items()
+    assert neon.keys() == {"path", "sha256", "scale", "target"}
+    assert (len(ink["sha256"]), neon["path"]) == (64, "neon.safetensors")
+    assert str(Path(files["ink"]).parent) not in str((ink, neon))
