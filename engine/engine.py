@@ -43,16 +43,16 @@ class Engine:
         config = schema.read(EngineConfig, schema.plain(config))
         for name in schema.fields(EngineConfig):
             schema.require_available(EngineConfig, name, getattr(config, name))
+        adapters = check_loras(config, environment)
         self.source, self.spec = spec_of(config, environment, source)
         self.config = config
-        adapters = check_loras(config, environment)
         log.quiet_libraries()
         from engine import pipeline  # torch and diffusers come in here, after every check that needs neither
         from engine.passes import precision
         from engine.runtime.executor import InlineExecutor
 
         precisions = precision.plan(hub.component_keys(self.source.index), config, self.spec)
-        built = pipeline.build(self.source, self.spec, config, environment)
+        built = pipeline.build(self.source, self.spec, config, environment, adapters)
         self.executor: InlineExecutor | None = InlineExecutor(built)
         self.loras = built.loras
         self.device = str(built.device)

@@ -16,18 +16,20 @@ from engine.env import Environment
 from engine.errors import UsageError
 from engine.faults import Faults
 from engine.hub import Source
-from engine.lora.manager import LoraManager
+from engine.lora.manager import Loaded, LoraManager
 from engine.passes import precision, vae
 from engine.passes.placement import Plan, at_home, plan
 from engine.passes.residency import Residency
 from engine.profiler import Profile
 from engine.stages import decode, denoise, preview
-from engine.types import Model, Progress, Request, State, Timings
+from engine.types import LoraRef, Model, Progress, Request, State, Timings
 
 if TYPE_CHECKING:
     from engine.runtime.control import Control
 
 logger = log.get(__name__)
+ADAPTED = (*precision.DENOISERS, "text_encoder")  # components that LoRAs are made for
+UNPLACED = Plan()
 
 
 class Pipeline:
@@ -128,12 +130,22 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: Environment) -> Pipeline:
-    """Load a model and put the passes over it, in order: precision (in the loader), attention, residency."""
+def build(
+    source: Source,
+    spec: ModelSpec,
+    config: EngineConfig,
+    environment: Environment,
+    adapters: tuple[LoraRef, ...] = (),
+) -> Pipeline:
+    """Load a model and put the passes over it, in order: precision (in the loader), attention, residency.
+
+    The LoRAs that it will start with are read first, so that one that does not fit is refused before weights are read.
+    """
     device = pick_device(config.device)
     backend = _attention(spec, config, device)
     if vae.asks(config) and "vae" in source.configs:
         vae.tiles(loader.empty(source, spec, config, "vae"), config)  # refuses before weights are read
+    read = _read(adapters, source, spec, config, environment, device)
     components = loader.load(source, spec, config, device, _at_home(source, spec, config, device))
     model: Model = importlib.import_module(f"engine.models.{spec.family}").Model(spec, components)
     for name, component in components.items():
@@ -145,6 +157,7 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     vae.apply(components.get("vae"), config, precision.halves(config, spec))
     placement = plan(components, config, device)
     loras = _loras(spec, components, device, config, environment, placement)
+    loras.cache.update(read)
     if spec.family == "passthrough" and placement.streamed:
         placement = placement.of_stock(components.get("vae"))
     if placement.offloaded and model.offload(device):
@@ -154,13 +167,31 @@ def build(source: Source, spec: ModelSpec, config: EngineConfig, environment: En
     return Pipeline(model, device, placed, environment, auto_tiling=auto_tiling, attention=backend, loras=loras)
 
 
+def _read(
+    adapters: tuple[LoraRef, ...],
+    source: Source,
+    spec: ModelSpec,
+    config: EngineConfig,
+    environment: Environment,
+    device: torch.device,
+) -> Mapping[str, Loaded]:
+    """Read LoRAs for components that have no weights yet. Raises UsageError for those that do not fit."""
+    if not adapters:
+        return {}
+    wanted = (name for name in hub.component_keys(source.index) if name.startswith(ADAPTED))
+    components = {name: loader.empty(source, spec, config, name) for name in wanted}
+    manager = _loras(spec, components, device, config, environment)
+    manager.choose(adapters)
+    return manager.cache
+
+
 def _loras(
     spec: ModelSpec,
     components: Mapping[str, Any],
     device: torch.device,
     config: EngineConfig,
     environment: Environment,
-    placement: Plan,
+    placement: Plan = UNPLACED,
 ) -> LoraManager:
     """Return what keeps the adapters of a model: merged, but beside weights that are elsewhere between uses."""
     away = any(name.startswith(precision.DENOISERS) for name in placement.offloaded | placement.streamed)

@@ -109,9 +109,9 @@ def check(
     Faults(environment)
     from engine import engine as engines  # torch may come in with the engine, after every check above
 
+    engines.check_loras(config, environment, job.requests, download=not offline)
     source, spec = engines.spec_of(replace(config, offline=True) if offline else config, environment)
     job.naming.check(spec)
-    engines.check_loras(config, environment, job.requests, download=not offline)
     return source, spec, engines.resolve_all(job.requests, spec, config)
 
 

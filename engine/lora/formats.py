@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,20 @@ def read(
     alpha: float | None = None,
     modules: Sequence[str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    others: Collection[str] = (),
 ) -> Adapter:
     """Return what the LoRA file `source`, or its tensors and `metadata`, adds to `network`.
 
     `target` is the network's component name, `alpha` the training alpha for a file that lacks it, `modules` the
-    endings of the module names that alone are taken. Raises UsageError `lora_incompatible`, and ModelError for a file
-    that is not there.
+    endings of the module names that alone are taken, `others` the components that read what is theirs themselves.
+    Raises UsageError `lora_incompatible`, and ModelError for a file that is not there.
     """
     if isinstance(source, Path):
         head = header.read(source)
         name, state, metadata, settings = source.name, load_file(source), head.metadata, head.settings
     else:
         name, state, settings = "LoRA", dict(source), header.settings(metadata or {})
-    return _Reader(name, state, network, target, settings, alpha).adapter(metadata or {}, modules)
+    return _Reader(name, state, network, target, settings, alpha).adapter(metadata or {}, modules, others)
 
 
 @dataclass(slots=True)
@@ -75,7 +76,9 @@ class _Reader:
         self.places = places(network)
         self.fit = Fit(network)
 
-    def adapter(self, metadata: Mapping[str, str], endings: Sequence[str] | None) -> Adapter:
+    def adapter(
+        self, metadata: Mapping[str, str], endings: Sequence[str] | None, others: Collection[str] = ()
+    ) -> Adapter:
         """Read all. Raises UsageError."""
         kind = keys.other_kind(self.state) or ("DoRA" if self.settings.get("use_dora") else None)
         if kind is not None:
@@ -94,10 +97,9 @@ class _Reader:
                     layers[path] = change
                 else:
                     parameters[path] = change
-        if skipped:
-            logger.warning(
-                "%s: %s tensors are for other parts and are skipped: %s", self.name, len(skipped), _some(skipped)
-            )
+        left = [key for key in skipped if keys.owner(key) not in others]
+        if left:
+            logger.warning("%s: %s tensors are for other parts and are skipped: %s", self.name, len(left), _some(left))
         if unknown:
             logger.warning("%s: %s tensors fit nothing and are skipped: %s", self.name, len(unknown), _some(unknown))
         return Adapter(

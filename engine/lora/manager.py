@@ -248,6 +248,7 @@ class LoraManager:
                     target=target,
                     alpha=loaded.ref.alpha,
                     modules=loaded.ref.modules,
+                    others=targets,
                 )
             except UsageError as error:
                 errors.append(error)
