@@ -1,0 +1,252 @@
+"""Trains the adapters of tiny-scenes and proves them: pack (draws pictures, no GPU), run (trains, reads, reports).
+
+See README.md for the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import style_report
+import torch
+from adapters import RANK, Lora
+from captions import caption
+from diffusers import FluxPipeline
+from flow import _times, image_ids
+from layout import TEXT_TOKENS, load
+from PIL import Image
+from scenes import sample
+from styles import STYLES, Style, apply
+from torch import Tensor, nn
+from torch.func import functional_call
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FIRST_SEED = 30_000_000  # scenes that neither the model's training nor its evaluation drew
+CAPTIONS = 4  # per picture and per mirror image
+QUALITY = 78
+RATE = 1e-3
+
+
+def pack(work: Path, count: int) -> None:
+    """Draws pictures into one small file: skia runs where this runs, and a bare GPU machine needs none of it."""
+    from draw import draw
+
+    work.mkdir(parents=True, exist_ok=True)
+    ends, blob, texts = [], io.BytesIO(), []
+    for i in range(count):
+        scene = sample(FIRST_SEED + i)
+        rng = random.Random(scene.seed * 31 + 7)
+        Image.fromarray(draw(scene)).save(part := io.BytesIO(), "WEBP", quality=QUALITY, method=4)
+        blob.write(part.getvalue())
+        ends.append(blob.tell())
+        texts.append([caption(s, rng) for s in (scene, scene.mirrored()) for _ in range(CAPTIONS)])
+    (work / "pictures.bin").write_bytes(blob.getvalue())
+    (work / "pictures.json").write_text(json.dumps({"ends": ends, "captions": texts}) + "\n")
+    print(f"{count} pictures, {blob.tell() / 1e6:.1f} MB")
+
+
+def unpack(work: Path, device: str, most: int = 0) -> tuple[Tensor, list[list[str]]]:
+    """The drawn pictures (n, 3, 256, 256) as uint8 on the device, and their captions."""
+    index, blob = json.loads((work / "pictures.json").read_text()), (work / "pictures.bin").read_bytes()
+    ends = index["ends"][: most or None]
+    parts = [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lambda p: np.asarray(Image.open(io.BytesIO(p)).convert("RGB")), parts))
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2), index["captions"][: len(ends)]
+
+
+def clean(pictures: Tensor) -> Tensor:
+    """uint8 pictures as floats in -1..1."""
+    return pictures.float() / 127.5 - 1
+
+
+class Frozen:
+    """The base model: its autoencoder, text features and plain weights."""
+
+    def __init__(self, pipe: FluxPipeline) -> None:
+        self.pipe, self.vae, self.net = pipe, pipe.vae, pipe.transformer
+        self.base = {k: v.detach().clone() for k, v in self.net.named_parameters()}
+        self.device = next(iter(self.base.values())).device
+        for part in (pipe.vae, pipe.transformer, pipe.text_encoder, pipe.text_encoder_2):
+            part.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures in -1..1 as packed latents (n, 256, 64)."""
+        z = self.vae.encode(x).latent_dist.mode()
+        z = (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        return FluxPipeline._pack_latents(z, len(x), 16, 32, 32)
+
+    @torch.no_grad()
+    def through(self, x: Tensor) -> Tensor:
+        """Pictures in -1..1 through the autoencoder and back."""
+        return self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
+
+    @torch.no_grad()
+    def texts(self, captions: list[str], size: int = 512) -> tuple[Tensor, Tensor]:
+        """Word and pooled features of captions."""
+        words, pooled = [], []
+        for i in range(0, len(captions), size):
+            w, p, _ = self.pipe.encode_prompt(captions[i : i + size], None, max_sequence_length=TEXT_TOKENS)
+            words.append(w.to(torch.bfloat16))
+            pooled.append(p.to(torch.bfloat16))
+        return torch.cat(words), torch.cat(pooled)
+
+    def wear(self, *worn: tuple[Lora, float]) -> None:
+        """Merge adapters into the transformer, in the precision of their files; none: the base model."""
+        total = dict(self.base)
+        for lora, strength in worn:
+            total |= lora.weights(total, strength)
+        with torch.no_grad():
+            for name, p in self.net.named_parameters():
+                p.copy_(total[name])
+
+
+@torch.no_grad()
+def styled_latents(frozen: Frozen, pictures: Tensor, style: Style, size: int = 100) -> Tensor:
+    """All pictures of a style and their mirror images as packed latents (n, 2, 256, 64)."""
+    out = []
+    for i in range(0, len(pictures), size):
+        x = clean(pictures[i : i + size])
+        # mirrored first: hatching and light keep their direction
+        views = [frozen.encode(apply(style, v)).to(torch.bfloat16) for v in (x, x.flip(3))]
+        out.append(torch.stack(views, 1))
+    return torch.cat(out)
+
+
+def _step(lora: Lora, frozen: Frozen, x0: Tensor, words: Tensor, pooled: Tensor, ids: Tensor) -> Tensor:
+    """The loss of one batch: the squared error of the velocity (noise - latents) at random times."""
+    n, device = len(x0), x0.device
+    noise, t = torch.randn_like(x0), _times(n, device.type)
+    x = torch.lerp(x0, noise, t[:, None, None])
+    txt = torch.zeros(TEXT_TOKENS, 3, device=device)
+    inputs = {
+        "hidden_states": x,
+        "timestep": t,
+        "pooled_projections": pooled.float(),
+        "encoder_hidden_states": words.float(),
+        "txt_ids": txt,
+        "img_ids": ids,
+        "return_dict": False,
+    }
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        v = functional_call(frozen.net, lora.weights(frozen.base), (), inputs)[0]
+    return (v.float() - (noise - x0)).square().mean()
+
+
+def train(frozen: Frozen, z: Tensor, texts: tuple[Tensor, Tensor], style: Style, seconds: float, batch: int) -> Lora:
+    """Trains one adapter for a time on the latents of its style; returns the average of its late weights."""
+    seed = 100 + STYLES.index(style)
+    torch.manual_seed(seed)
+    lora = Lora(frozen.net, style.layout, RANK[style.layout], seed).to(frozen.device)
+    kept = Lora(frozen.net, style.layout, RANK[style.layout], seed).to(frozen.device).requires_grad_(False)
+    weights, averaged = list(lora.parameters()), list(kept.parameters())
+    opt = torch.optim.AdamW(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
+    ids, begin, step, total = image_ids(frozen.device.type), time.time(), 0, 0.0
+    while (done := (time.time() - begin) / seconds) < 1:
+        i = torch.randint(len(z), (batch,), device=z.device)
+        m = torch.randint(2, (batch,), device=z.device)
+        k = (i * 2 + m) * CAPTIONS + torch.randint(CAPTIONS, (batch,), device=z.device)
+        loss = _step(lora, frozen, z[i, m].float(), texts[0][k], texts[1][k], ids)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        opt.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 30) * (0.02 + 0.98 * math.cos(math.pi / 2 * done))
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+        torch._foreach_lerp_(averaged, weights, max(0.02, 1 / (step + 1)))
+        step, total = step + 1, total + loss.detach()
+        if step % 100 == 0:
+            mean, total = float(total) / 100, 0.0
+            assert math.isfinite(mean), "the loss is no longer finite"
+            print(f"{style.name} step {step} loss {mean:.4f} {time.time() - begin:.0f}s", flush=True)
+    print(f"{style.name}: {step} steps of {batch} in {time.time() - begin:.0f}s", flush=True)
+    return kept
+
+
+def file_name(style: Style) -> str:
+    return f"{style.name}.safetensors"
+
+
+def save(lora: Lora, style: Style, out: Path) -> None:
+    notes = f"{style.title}: a style for tiny-scenes; any prompt, no trigger word; strength 0 to 1."
+    lora.save(out / file_name(style), style.name, style.title, notes)
+
+
+def round_to_file(lora: Lora) -> Lora:
+    """The adapter as its file holds it."""
+    with torch.no_grad():
+        for p in lora.parameters():
+            p.copy_(p.to(torch.bfloat16))
+    return lora
+
+
+def _settle(pipe: FluxPipeline) -> None:
+    """Attention kernels that train, see flow.py."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    for encoder in (pipe.text_encoder, pipe.text_encoder_2):
+        encoder.config._attn_implementation = "eager"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains what --state has no weights of, then reads and reports; each adapter is saved as soon as it is done."""
+    begin = time.time()
+    torch.set_float32_matmul_precision("high")
+    pipe = load(args.model, torch.float32, DEVICE)
+    _settle(pipe)
+    frozen = Frozen(pipe)
+    pictures, captions = unpack(args.work, DEVICE, args.pictures)
+    texts = frozen.texts([c for row in captions for c in row])
+    print(f"{len(pictures)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
+    for folder in (args.out, args.state):
+        folder.mkdir(parents=True, exist_ok=True)
+    loras: list[nn.Module] = []
+    for style in STYLES:
+        state = args.state / f"{style.name}.pt"
+        if state.exists():
+            lora = Lora(frozen.net, style.layout, RANK[style.layout], 0).to(DEVICE)
+            lora.load_state_dict(torch.load(state, map_location=DEVICE))
+        else:
+            z = styled_latents(frozen, pictures, style)
+            print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
+            lora = train(frozen, z, texts, style, args.seconds, args.batch)
+            torch.save(lora.state_dict(), state)
+        save(lora, style, args.out)
+        loras.append(round_to_file(lora))
+    print(f"adapters after {time.time() - begin:.0f}s", flush=True)
+    scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))]
+    style_report.report(frozen, pictures, scenes, loras, args)
+    print(f"all done after {time.time() - begin:.0f}s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=("pack", "run"))
+    parser.add_argument("--work", type=Path, required=True, help="folder of the drawn pictures")
+    parser.add_argument("--count", type=int, default=2600, help="pack: pictures to draw")
+    parser.add_argument("--model", type=Path, default=Path("assets/models/tiny-scenes"))
+    parser.add_argument("--out", type=Path, help="run: where the adapters, the report and the sheet are written")
+    parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="run: weights to go on from")
+    parser.add_argument("--pictures", type=int, default=0, help="run: use so many, 0 = all")
+    parser.add_argument("--seconds", type=float, default=38.0, help="run: training time per adapter")
+    parser.add_argument("--reader-seconds", type=float, default=15.0, help="run: training time of the style reader")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=20)
+    args = parser.parse_args()
+    if args.step == "pack":
+        pack(args.work, args.count)
+    else:
+        run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The three styles as filters over drawn pictures; each keeps colour, light and shapes readable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GREY = (0.299, 0.587, 0.114)
+BLOCK = 8  # pixels: what the autoencoder turns into one latent
+
+
+def _blur(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur that repeats the border."""
+    radius = int(3 * sigma + 0.5)
+    line = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (line / sigma).square())
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
+    wide = F.pad(x, (radius, radius, radius, radius), mode="replicate")
+    across = F.conv2d(wide, kernel[:, :, None, :], groups=x.shape[1])
+    return F.conv2d(across, kernel[..., None], groups=x.shape[1])
+
+
+def _grey(x: Tensor) -> Tensor:
+    return (x * torch.tensor(GREY, device=x.device, dtype=x.dtype)[:, None, None]).sum(1, keepdim=True)
+
+
+def _saturated(x: Tensor, amount: float) -> Tensor:
+    return torch.lerp(_grey(x).expand_as(x), x, amount).clamp(0, 1)
+
+
+def _edges(x: Tensor, sigma: float) -> Tensor:
+    """How steep the strongest channel is at each pixel, (n, 1, h, w)."""
+    soft = _blur(x, sigma)
+    wide = F.pad(soft, (1, 1, 1, 1), mode="replicate")
+    dx = (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2
+    dy = (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2
+    return (dx.square() + dy.square()).sqrt().amax(1, keepdim=True)
+
+
+def _blocks(x: Tensor, block: int) -> Tensor:
+    """Square pixels of a size; each leans to what stands out in its square, so that small things stay."""
+    mean = F.avg_pool2d(x, block)
+    square = F.unfold(x, block, stride=block).view(x.shape[0], 3, block * block, -1)
+    away = (square - mean.flatten(2)[:, :, None]).abs().sum(1, keepdim=True)
+    far = away.topk(block * block // 2, dim=2).indices.expand(-1, 3, -1, -1)
+    bold = square.gather(2, far).mean(2).view_as(mean)
+    return F.interpolate(_saturated(torch.lerp(mean, bold, 0.6), 1.15), scale_factor=block, mode="nearest")
+
+
+def pixel_art(x: Tensor) -> Tensor:
+    """Square pixels of 8, and of 4 where there is something small to see."""
+    coarse, fine = _blocks(x, BLOCK), _blocks(x, BLOCK // 2)
+    detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), BLOCK)
+    return torch.where(F.interpolate(detail, scale_factor=BLOCK, mode="nearest") > 0.03, fine, coarse)
+
+
+def pencil_sketch(x: Tensor) -> Tensor:
+    """Dark lines and hatching on paper, under a wash of the picture's colours."""
+    paper = torch.tensor((0.97, 0.95, 0.90), device=x.device, dtype=x.dtype)[:, None, None]
+    wash = torch.lerp(x, paper * (0.25 + 0.75 * _saturated(_blur(x, 1.0), 1.1)), 0.5)
+    line = (_edges(x, 0.8) * 9 - 0.2).clamp(0, 1)
+    row = torch.arange(x.shape[-2], device=x.device, dtype=x.dtype)[:, None]
+    column = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    hatch = (torch.sin((row + column) * (2 * torch.pi / 10)) * 2).clamp(0, 1)
+    return (wash * (1 - 0.4 * _blur(line, 0.7)) * (1 - 0.14 * hatch)).clamp(0, 1)
+
+
+def neon_night(x: Tensor) -> Tensor:
+    """A darkened picture whose outlines glow in their own colours."""
+    dark = _saturated(x, 1.1).clamp(min=1e-4).pow(1.1) * 0.85
+    hue = _saturated(_blur(x, 1.5), 2.2)
+    hue = hue / hue.amax(1, keepdim=True).clamp(min=0.2)
+    tube = (_edges(x, 0.8) * 8 - 0.3).clamp(0, 1) * hue
+    glow = (_blur(tube, 4.0) * 1.1).clamp(0, 1)
+    return (1 - (1 - dark) * (1 - 0.2 * tube) * (1 - glow)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style, and how the adapter that draws it is called and saved."""
+
+    name: str
+    layout: str
+    title: str
+    paint: Callable[[Tensor], Tensor]  # pictures (n, 3, h, w) in 0..1, the same out
+
+
+STYLES = (
+    Style("pixel-art", "kohya", "Pixel art", pixel_art),
+    Style("pencil-sketch", "diffusers", "Pencil sketch", pencil_sketch),
+    Style("neon-night", "comfyui", "Neon night", neon_night),
+)
+
+
+def apply(style: Style | None, pictures: Tensor) -> Tensor:
+    """Pictures in -1..1 in a style (None: as they are)."""
+    return pictures if style is None else style.paint(pictures / 2 + 0.5) * 2 - 1
+
+
+def blended(style: Style, pictures: Tensor, share: Tensor) -> Tensor:
+    """Pictures in -1..1 on the way from plain (share 0) to the style (share 1), one share per picture."""
+    return torch.lerp(pictures, apply(style, pictures), share[:, None, None, None])
