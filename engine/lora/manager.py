@@ -225,12 +225,11 @@ class LoraManager:
             here = f"; loaded: {listed(self.cache)}" if self.cache else "; none is loaded"
             message = f"lora_nickname: '{name}' is not loaded, give its path too{here}"
             raise ModelError(message, code="lora_not_found", param="lora_nickname")
-        if cached is not None and _same(cached.ref, ref):
-            loaded = cached
-        else:
-            assert ref.path is not None
+        loaded = cached
+        if ref.path is not None and (loaded is None or _options(loaded.ref) != _options(ref)):
             file = files.locate(ref.path, ref.weight_name, self.access)
             loaded = Loaded(name, ref, file, _identity(ref, file))
+        assert loaded is not None
         return loaded, self._read(loaded, targets, several=ref.target == refs.ALL)
 
     def _read(self, loaded: Loaded, targets: Sequence[str], several: bool) -> list[str]:
@@ -283,10 +282,9 @@ class LoraManager:
         return UsageError(message, code="lora_target_missing", param="target")
 
 
-def _same(cached: LoraRef, ref: LoraRef) -> bool:
-    """Say whether an adapter is the cached one; what is not given is as it was."""
-    given = {name: getattr(ref, name) for name in ("path", "weight_name", "alpha", "modules")}
-    return all(value is None or value == getattr(cached, name) for name, value in given.items())
+def _options(ref: LoraRef) -> tuple[Any, ...]:
+    """Return all that what is loaded depends on."""
+    return ref.path, ref.weight_name, ref.alpha, ref.modules
 
 
 def _identity(ref: LoraRef, file: Path) -> dict[str, str]:

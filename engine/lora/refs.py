@@ -67,6 +67,9 @@ def check(refs: tuple[LoraRef, ...], param: str = "loras") -> tuple[LoraRef, ...
         if ref.name is None and not ref.path:
             message = "loras: an entry needs the path of an adapter, or the name of a loaded one"
             raise UsageError(message, code="missing_parameter", param="loras")
+        if ref.path is None and (ref.weight_name, ref.alpha, ref.modules) != (None, None, None):
+            message = f"lora_path: '{ref.name}' needs its path too, to be loaded in another way"
+            raise UsageError(message, code="missing_parameter", param="lora_path")
         if ref.name is not None and not 1 <= len(ref.name) <= LONGEST:
             message = f"lora_nickname: must have 1 to {LONGEST} characters, got '{ref.name}'"
             raise UsageError(message, param="lora_nickname")

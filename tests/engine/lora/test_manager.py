@@ -89,6 +89,15 @@ def test_a_new_path_under_a_nickname_is_loaded(manager: LoraManager, network: An
     assert manager.listing()["loaded_adapters"] == [{"nickname": "style", "path": files["neon"]}]
 
 
+def test_other_options_of_a_file_are_another_adapter(manager: LoraManager, files: Files) -> None:
+    """What a request draws depends on nothing that another one has asked for before it."""
+    few, all_of_it = ((LoraRef(path=files["ink"], modules=modules),) for modules in (("to_q",), None))
+    counts = [len(manager.resolve(refs)[0].loaded.adapters["transformer"].adapter.layers) for refs in (few, all_of_it)]
+    assert counts[0] < counts[1]
+    _set(manager, "ink", files["ink"])
+    assert manager.resolve([LoraRef(name="ink")])[0].loaded is manager.cache["ink"]
+
+
 def test_a_list_says_what_is_loaded_and_in_effect(manager: LoraManager, files: Files) -> None:
     assert manager.listing() == {"loaded_adapters": [], "active": {}}
     _set(manager, ["ink", "neon"], [files["ink"], files["neon"]], "all", [0.5, 1.0])

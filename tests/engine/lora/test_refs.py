@@ -71,6 +71,8 @@ def test_a_call_gives_one_value_for_all_or_one_each() -> None:
          ("target: must be one of all, transformer, transformer_2, unet, critic, text_encoder, text_encoder_2, "
          "got 'vae'")),
         (("a", None, "all", float("nan")), "invalid_value", "strength: must be a finite number, got nan"),
+        (("a", None, "all", 1.0, None, 8), "missing_parameter",
+         "lora_path: 'a' needs its path too, to be loaded in another way"),
         (("",), "invalid_value", "lora_nickname: must have 1 to 64 characters, got ''"),
     ],
 )  # fmt: skip
