@@ -128,13 +128,18 @@ def loras(recipe: Mapping[str, Any]) -> tuple[LoraRef, ...]:
 
 
 def _check_lora(entry: Any) -> None:
-    if not isinstance(entry, dict) or not isinstance(entry.get(DIGEST), str) or not entry.get("path"):
+    if (
+        not isinstance(entry, dict)
+        or not isinstance(entry.get(DIGEST), str)
+        or not entry.get("path")
+        or "name" in entry
+    ):
         raise _invalid("is damaged: engine.loras must list mappings with path and sha256")
     try:
         found = schema.read(LoraRef, {key: value for key, value in entry.items() if key != DIGEST})
     except UsageError as error:
         raise _invalid(f"is damaged: engine.loras: {error.message}") from error
-    if found.name is not None or not hub.is_portable(found.path or ""):
+    if not hub.is_portable(found.path or ""):
         raise _invalid(f"names a LoRA by a path, '{_short(found.path)}'")
 
 

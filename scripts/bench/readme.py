@@ -136,7 +136,34 @@ def catalog() -> list[str]:
     return head + [row(spec) for spec in MODELS]
 
 
+def lora(result: Mapping[str, Any]) -> list[str]:
+    """Switching LoRAs on a GPU, beside diffusers."""
+    versions, device = result["versions"], result.get("gpu", result["cpu"])
+    size = f"{Path(result['model']).name}, {result['parameters'] / 1e9:.1f} billion parameters, random"
+    what = f"two adapters of rank {result['rank']} on its {result['layers']} linear layers, {result['adapter_gib']} GiB"
+    return [
+        f"{size}; {what} each; `scripts/bench/lora.py` measured:",
+        "",
+        "| | first set | switch, warm | unmerge | copies of weights, GiB | bytes restored |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *map(_lora_row, result["rows"]),
+        "",
+        f"{result['date']}, {device}, torch {versions['torch']}, diffusers {versions['diffusers']}.",
+    ]
+
+
+def _lora_row(row: Mapping[str, Any]) -> str:
+    name = "diffusers: `unfuse_lora`, `fuse_lora`" if row["name"] == "diffusers" else row["name"]
+    if "error" in row:
+        return f"| {name} | failed | | | | |"
+    copies = ", ".join(f"{size} ({place})" for place, size in row.get("copies_gib", {}).items()) or "none"
+    exact = "yes" if row["exact"] else f"no, off by up to {row['largest_residue']:.1g}"
+    seconds = (f"{row[key]['median_s']:.2f} s" for key in ("switch", "unmerge"))
+    return f"| {name} | {row['cold_s']:.2f} s | {' | '.join(seconds)} | {copies} | {exact} |"
+
+
 TABLES = {
+    "lora": lora,
     "first_picture": first_picture,
     "encode_video": encode_video,
     "offload": offload,

@@ -17,7 +17,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import InputError
 from engine.hub import Source
-from engine.types import Output, Request, Timings
+from engine.types import LoraRef, Output, Request, Timings
 
 FIELDS: dict[str, Any] = {"prompt": "a red house", "height": 64, "width": 64, "num_inference_steps": 2}
 
@@ -219,3 +219,32 @@ def test_weights_of_their_own_are_recorded(flux_folder: Path) -> None:
     place = str(flux_folder / "transformer")
     with Engine.from_pretrained(str(flux_folder), component_weights_paths={"transformer": place}) as engine:
         assert engine.recipe["overrides"] == {"transformer_weights": hub.folder_hash(Path(place))}
+
+
+LORA = {"path": "owner/name", "weight_name": "a.safetensors", "sha256": "0" * 64, "scale": 0.5, "target": "transformer"}
+
+
+def test_loras_of_a_recipe(tmp_path: Path) -> None:
+    stored = in_a_picture(made(loras=[LORA, {"path": "b.safetensors", "sha256": "1", "modules": ["to_q"]}]), tmp_path)
+    assert recipe.loras(stored) == (
+        LoraRef("lora_1", "owner/name", 0.5, "transformer", weight_name="a.safetensors"),
+        LoraRef("lora_2", "b.safetensors", modules=("to_q",)),
+    )
+    assert recipe.loras(made()) == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("a.safetensors", "recipe: is damaged: engine.loras must list mappings with path and sha256"),
+        ({"sha256": "1"}, "recipe: is damaged: engine.loras must list mappings with path and sha256"),
+        ({**LORA, "sha256": None}, "recipe: is damaged: engine.loras must list mappings with path and sha256"),
+        ({**LORA, "path": "/root/a.safetensors"}, "recipe: names a LoRA by a path, '/root/a.safetensors'"),
+        ({**LORA, "path": "../a.safetensors"}, "recipe: names a LoRA by a path, '../a.safetensors'"),
+        ({**LORA, "name": "own"}, "recipe: is damaged: engine.loras must list mappings with path and sha256"),
+        ({**LORA, "scale": "1"}, 'recipe: is damaged: engine.loras: scale: must be a number, got "1"'),
+        ({**LORA, "code": "x"}, "recipe: is damaged: engine.loras: code: unknown name"),
+    ],
+)
+def test_a_damaged_lora_of_a_recipe(entry: Any, message: str) -> None:
+    assert refusal(made(loras=[entry]), recipe.loras) == message
