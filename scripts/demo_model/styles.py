@@ -52,31 +52,30 @@ def _blocks(x: Tensor, block: int) -> Tensor:
 
 
 def pixel_art(x: Tensor) -> Tensor:
-    """Square pixels of 8, and of 4 where there is something small to see."""
-    coarse, fine = _blocks(x, BLOCK), _blocks(x, BLOCK // 2)
-    detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), BLOCK)
-    return torch.where(F.interpolate(detail, scale_factor=BLOCK, mode="nearest") > 0.03, fine, coarse)
+    """Square pixels of 16, and of 8 where there is something small to see, in few strong colours."""
+    coarse, fine = _blocks(x, 2 * BLOCK), _blocks(x, BLOCK)
+    detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), 2 * BLOCK)
+    squares = torch.where(F.interpolate(detail, scale_factor=2 * BLOCK, mode="nearest") > 0.035, fine, coarse)
+    return (_saturated(squares, 1.2) * 7).round() / 7
 
 
 def pencil_sketch(x: Tensor) -> Tensor:
-    """Dark lines and hatching on paper, under a wash of the picture's colours."""
-    paper = torch.tensor((0.97, 0.95, 0.90), device=x.device, dtype=x.dtype)[:, None, None]
-    wash = torch.lerp(x, paper * (0.25 + 0.75 * _saturated(_blur(x, 1.0), 1.1)), 0.5)
-    line = (_edges(x, 0.8) * 9 - 0.2).clamp(0, 1)
-    row = torch.arange(x.shape[-2], device=x.device, dtype=x.dtype)[:, None]
-    column = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-    hatch = (torch.sin((row + column) * (2 * torch.pi / 10)) * 2).clamp(0, 1)
-    return (wash * (1 - 0.4 * _blur(line, 0.7)) * (1 - 0.14 * hatch)).clamp(0, 1)
+    """Dark bold lines on paper, with a pale wash of the picture's colours."""
+    paper = torch.tensor((0.98, 0.96, 0.91), device=x.device, dtype=x.dtype)[:, None, None]
+    wash = paper * (0.42 + 0.58 * _saturated(_blur(x, 2.0), 1.7))
+    line = (_blur(_edges(x, 0.9) * 15 - 0.25, 0.9)).clamp(0, 1)
+    graphite = 0.05 + 0.32 * _saturated(_blur(x, 1.0), 1.8)  # keeps a tint, so that a red thing stays red
+    return torch.lerp(wash, graphite, 0.9 * line).clamp(0, 1)
 
 
 def neon_night(x: Tensor) -> Tensor:
     """A darkened picture whose outlines glow in their own colours."""
-    dark = _saturated(x, 1.1).clamp(min=1e-4).pow(1.1) * 0.85
-    hue = _saturated(_blur(x, 1.5), 2.2)
+    dark = _saturated(x, 1.5).clamp(min=1e-4).pow(1.5) * 0.58
+    hue = _saturated(_blur(x, 1.5), 3.0)
     hue = hue / hue.amax(1, keepdim=True).clamp(min=0.2)
-    tube = (_edges(x, 0.8) * 8 - 0.3).clamp(0, 1) * hue
-    glow = (_blur(tube, 4.0) * 1.1).clamp(0, 1)
-    return (1 - (1 - dark) * (1 - 0.2 * tube) * (1 - glow)).clamp(0, 1)
+    tube = (_edges(x, 0.8) * 12 - 0.3).clamp(0, 1)
+    glow = (_blur(tube * hue, 5.0) * 1.6).clamp(0, 1)
+    return (1 - (1 - dark) * (1 - 0.9 * tube * hue) * (1 - glow)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
