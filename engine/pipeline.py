@@ -96,10 +96,16 @@ class Pipeline:
         state.control.check()
         stage = decode.decode(self.model, self.residency.room if self.auto_tiling else None)
         self._tell(state, stage.name)
+        self._make_room(decode.peak_bytes(self.model.components.get("vae"), state))
         with self.residency.hold(stage.uses), state.profile.span(stage.name):
             stage(state)
             frames = decode.to_frames(state)
         return frames, state.profile.timings()
+
+    def _make_room(self, need: float) -> None:
+        """Give the copies of weights under LoRAs back where a decode was to have their room."""
+        if self.residency.room - self.loras.device_bytes < need <= self.residency.room:
+            self.loras.release()
 
     def _tick(self, state: State) -> None:
         """Say how far a run is after a step, then let a cancel take effect."""
@@ -181,7 +187,7 @@ def _read(
     wanted = (name for name in hub.component_keys(source.index) if name.startswith(ADAPTED))
     components = {name: loader.empty(source, spec, config, name) for name in wanted}
     manager = _loras(spec, components, device, config, environment)
-    manager.choose(adapters)
+    manager.resolve(adapters)
     return manager.cache
 
 

@@ -28,12 +28,17 @@ class Layers(Protocol):
     """A network that takes adapters."""
 
     mode: str  # merged, or unmerged: beside the weights
+    roomy: bool  # whether copies of weights may be on the device
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """Bytes of the copies of weights by kind of device."""
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Have these adapters in effect, in this order, in place of any before; none restores the network."""
 
     def release(self) -> None:
-        """Give back what device memory can be had."""
+        """Restore the network, and give back all memory that is kept to do so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Merged:
         self.pin = pin and device.type == "cuda"
         self.copies: dict[torch.nn.Parameter, torch.Tensor] = {}
         self.changed: set[torch.nn.Parameter] = set()
+        self.roomy = True
 
     def apply(self, changes: Sequence[Change]) -> None:
         self.put([(packed.on(self.device), strength) for packed, strength in changes])
@@ -92,18 +98,12 @@ class Merged:
             self.changed.add(parameter)
             parameter.copy_(total)
 
-    @torch.no_grad()
     def release(self) -> None:
-        """Forget the copies of weights that are as they were, and take the others to host memory."""
-        self.copies = {parameter: self.copies[parameter] for parameter in self.changed}
-        there = [parameter for parameter, copy in self.copies.items() if copy.device.type != "cpu"]
-        homes = blocks.empty_like([self.copies[parameter] for parameter in there], pin=False)
-        for parameter, home in zip(there, homes, strict=True):
-            self.copies[parameter] = home.copy_(self.copies[parameter])
+        self.put(())
+        self.copies.clear()
 
     @property
     def kept(self) -> dict[str, int]:
-        """Bytes of the copies by kind of device."""
         found = defaultdict[str, int](int)
         for copy in self.copies.values():
             found[copy.device.type] += copy.numel() * copy.element_size()
@@ -124,8 +124,8 @@ class Merged:
             logger.debug("copies of %d weights, %.1f GiB: %s", len(parameters), size, self.kept)
 
     def _fits(self, parameters: Sequence[torch.nn.Parameter]) -> bool:
-        if self.device.type != "cuda" or not parameters:
-            return self.device.type != "cpu"
+        if self.device.type != "cuda" or not self.roomy:
+            return False
         free, total = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return free - sum(map(_bytes, parameters)) >= LEFT * total
@@ -142,6 +142,7 @@ class Beside:
     def __init__(self, network: torch.nn.Module, device: torch.device, pin: bool = True) -> None:
         self.network, self.device = network, device
         self.rest = Merged(network, device, pin)
+        self.roomy = self.rest.roomy = False  # what is merged is small
         self.hooks: list[Any] = []
 
     @torch.no_grad()
@@ -165,7 +166,12 @@ class Beside:
             self.hooks.append(module.register_forward_hook(_Side(module, deltas)))
 
     def release(self) -> None:
+        self.apply(())
         self.rest.release()
+
+    @property
+    def kept(self) -> dict[str, int]:
+        return self.rest.kept
 
 
 class _Side:

@@ -118,6 +118,7 @@ class LoraManager:
             self.chosen, warnings = self._resolve(wanted)
             self.unmerged = frozenset()
             self._evict()
+            logger.info("LoRA: %s", listed(_said(use) for use in self.chosen) or "none")
         return warnings
 
     def merge(self, target: str = refs.ALL, strength: float | None = None) -> None:
@@ -182,10 +183,18 @@ class LoraManager:
         self.swap_s = self.swapped_at - start
         logger.debug("LoRA: %s in %.3f s", listed(_said(use) for use in wanted) or "none", self.swap_s)
 
-    def release(self) -> None:
-        """Give back device memory that only makes switching fast."""
-        for layers in self.layers.values():
+    @property
+    def device_bytes(self) -> int:
+        """Device memory that is taken to make switching fast."""
+        return sum(layers.kept.get(self.device.type, 0) for layers in self.layers.values())
+
+    def release(self, for_good: bool = False) -> None:
+        """Give that memory back, and have base weights until the next step; `for_good`: never take it again."""
+        for name, layers in self.layers.items():
+            self.active[name] = None
             layers.release()
+            self.active[name] = ()
+            layers.roomy = layers.roomy and not for_good
 
     def _by_network(self, wanted: LoraSet) -> dict[str, LoraSet]:
         return {name: tuple(use for use in wanted if use.target == name) for name in self.networks}

@@ -148,7 +148,7 @@ class StepScheduler:
                 self._free()
 
     def _free(self) -> None:
-        self.pipeline.loras.release()
+        self.pipeline.loras.release(for_good=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

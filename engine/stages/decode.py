@@ -26,7 +26,7 @@ def decode(model: Model, room: float | None = None) -> Stage:
 
     def run(state: State) -> None:
         vae = model.components.get("vae")
-        tiles = None if room is None else _peak_bytes(vae, state) > room
+        tiles = None if room is None else peak_bytes(vae, state) > room
         with _tiling(vae, tiles), cancellable(state, getattr(vae, "decoder", None)):
             model.decode(state)
 
@@ -60,7 +60,8 @@ def cancellable(state: State, *modules: torch.nn.Module | None) -> Iterator[None
             hook.remove()
 
 
-def _peak_bytes(vae: Any, state: State) -> float:
+def peak_bytes(vae: Any, state: State) -> float:
+    """Return an estimate of the memory that decoding all at once takes, beside the weights."""
     if vae is None:
         return 0.0
     frames, config = state.request.num_frames or 1, vae.config

@@ -171,6 +171,24 @@ def test_weights_that_are_elsewhere_between_uses_stay_as_they_are(
         assert _alike(engine.generate(**FIELDS)[0].frames, inked)
 
 
+@pytest.mark.parametrize(("room", "released"), [(0.0, False), (1e12, True), (1e15, False)])
+def test_a_decode_gets_the_room_that_copies_of_weights_have(
+    engine: Engine, draw: Draw, ink: str, monkeypatch: pytest.MonkeyPatch, room: float, released: bool
+) -> None:
+    """Without room for it either way it decodes in tiles; otherwise it must not fail for LoRA's sake."""
+    from engine.lora.manager import LoraManager
+    from engine.passes.residency import Residency
+
+    engine.set_lora("ink", ink)
+    expected = draw()
+    monkeypatch.setattr(LoraManager, "device_bytes", 1e12)
+    monkeypatch.setattr(Residency, "room", room)
+    assert room == 0.0 or _alike(draw(), expected)
+    assert (engine.loras.active["transformer"] == ()) is released
+    monkeypatch.undo()
+    assert _alike(draw(), expected)
+
+
 def test_a_stock_pipeline_takes_loras_of_unet_and_text_encoder(
     sdxl_folder: Path, lora_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -112,3 +112,8 @@ def test_perf_dump_has_the_keys_of_the_contract(profile: Profile, clock: Clock) 
         "denoise_steps_ms": [{"step": 0, "duration_ms": 250.0}, {"step": 1, "duration_ms": 125.0}],
         "meta": meta,
     }
+
+
+def test_the_clock_only_goes_on() -> None:
+    times = [profiler.now(torch.device("cpu")) for _ in range(3)]
+    assert times == sorted(times)

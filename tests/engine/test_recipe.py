@@ -239,7 +239,7 @@ def test_loras_of_a_recipe(tmp_path: Path) -> None:
         ("a.safetensors", "recipe: is damaged: engine.loras must list mappings with path and sha256"),
         ({"sha256": "1"}, "recipe: is damaged: engine.loras must list mappings with path and sha256"),
         ({**LORA, "sha256": None}, "recipe: is damaged: engine.loras must list mappings with path and sha256"),
-        ({**LORA, "path": "/root/a.safetensors"}, "recipe: names a LoRA by a path, '/root/a.safetensors'"),
+        ({**LORA, "path": "/srv/a.safetensors"}, "recipe: names a LoRA by a path, '/srv/a.safetensors'"),
         ({**LORA, "path": "../a.safetensors"}, "recipe: names a LoRA by a path, '../a.safetensors'"),
         ({**LORA, "name": "own"}, "recipe: is damaged: engine.loras must list mappings with path and sha256"),
         ({**LORA, "scale": "1"}, 'recipe: is damaged: engine.loras: scale: must be a number, got "1"'),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from engine import hub
 from engine.errors import ModelError, UsageError
-from engine.lora.files import is_lora, locate
+from engine.lora.files import is_lora, is_remote, locate
 
 REPO = "someone/styles"
 
@@ -132,3 +132,11 @@ def test_weights_of_a_model_are_refused_as_adapter(folder: Path) -> None:
     with pytest.raises(UsageError, match="holds weights of a model, not of a LoRA"):
         locate("model.safetensors")
     assert not is_lora(folder / "model.safetensors") and is_lora(write(folder / "a.safetensors"))
+
+
+def test_what_has_to_be_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_remote("owner/style")
+    assert not any(is_remote(name) for name in ("style.safetensors", "./owner/style", str(tmp_path)))
+    (tmp_path / "owner/style").mkdir(parents=True)
+    assert not is_remote("owner/style")
