@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,7 +55,7 @@ class Engine:
         precisions = precision.plan(hub.component_keys(self.source.index), config, self.spec)
         built = pipeline.build(self.source, self.spec, config, environment, adapters)
         self.executor: InlineExecutor | None = InlineExecutor(built)
-        self.loras = built.loras
+        self.loras, self.changes = built.loras, threading.Lock()
         self.device = str(built.device)
         self.recipe = recipe.engine_part(
             self.source,
@@ -168,14 +169,15 @@ class Engine:
     @contextmanager
     def _changed(self) -> Iterator[None]:
         """Change which adapters are set; if they cannot come into effect, all is as before."""
-        executor = self._open()
-        with self.loras.lock:
-            before = self.loras.chosen, self.loras.unmerged
+        scheduler = self._open().scheduler
+        scheduler.refuse_reentry()  # before the lock: whoever has it may wait for the step that calls
+        with self.changes:
+            before = self.loras.setting
             yield
             try:
-                executor.scheduler.settle()
+                scheduler.settle()
             except SgdiffError:
-                self.loras.chosen, self.loras.unmerged = before
+                self.loras.setting = before
                 raise
 
     def _open(self) -> InlineExecutor:

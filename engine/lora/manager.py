@@ -76,8 +76,8 @@ class LoraManager:
         self.layers = {name: kind(network, device, pin) for name, network in self.networks.items()}
         self.mode = "merge" if merge else "dynamic"
         self.cache: OrderedDict[str, Loaded] = OrderedDict()  # the one used last comes last
-        self.chosen: LoraSet = ()
-        self.unmerged: frozenset[str] = frozenset()  # components that go without what is chosen
+        # What is chosen, and the components that go without it: one value, which any thread may read at any time.
+        self.setting: tuple[LoraSet, frozenset[str]] = ((), frozenset())
         self.lock = threading.RLock()
         self.active: dict[str, LoraSet | None] = dict.fromkeys(self.networks, ())  # None: not known
         self.swap_s = 0.0  # what the last change of weights took
@@ -88,13 +88,13 @@ class LoraManager:
     @property
     def current(self) -> LoraSet:
         """The set of requests that name none."""
-        return tuple(use for use in self.chosen if use.target not in self.unmerged)
+        chosen, unmerged = self.setting
+        return tuple(use for use in chosen if use.target not in unmerged)
 
     def resolve(self, wanted: Sequence[LoraRef] | None) -> LoraSet:
         """Return the set that a request is drawn with, loading what is not there; None is the current one."""
         if wanted is None:
-            with self.lock:
-                return self.current
+            return self.current
         return self._resolve(refs.check(tuple(wanted)))[0]
 
     def record(self, wanted: LoraSet) -> list[dict[str, Any]]:
@@ -115,26 +115,25 @@ class LoraManager:
     def choose(self, wanted: tuple[LoraRef, ...]) -> list[str]:
         """Choose the adapters of all requests from now on; return warnings. A failure leaves what was there before."""
         with self.lock:
-            self.chosen, warnings = self._resolve(wanted)
-            self.unmerged = frozenset()
+            chosen, warnings = self._resolve(wanted)
+            self.setting = chosen, frozenset()
             self._evict()
-            logger.info("LoRA: %s", listed(_said(use) for use in self.chosen) or "none")
+            logger.info("LoRA: %s", listed(map(_said, chosen)) or "none")
         return warnings
 
     def merge(self, target: str = refs.ALL, strength: float | None = None) -> None:
         """Have what was chosen in effect again, with a new strength if one is given. Raises UsageError."""
         with self.lock:
             self._require_support()
-            if not self.chosen:
+            chosen, unmerged = self.setting
+            if not chosen:
                 raise UsageError("no LoRA is set; set one first", code="no_lora_set")
             targets = self._targets(target)
             if not targets:
                 raise self._lacking([target])
-            self.unmerged -= set(targets)
             if strength is not None:
-                self.chosen = tuple(
-                    replace(use, scale=strength) if use.target in targets else use for use in self.chosen
-                )
+                chosen = tuple(replace(use, scale=strength) if use.target in targets else use for use in chosen)
+            self.setting = chosen, unmerged - set(targets)
 
     def unmerge(self, target: str = refs.ALL) -> None:
         """Have base weights again; what is loaded stays loaded. Raises UsageError."""
@@ -143,7 +142,8 @@ class LoraManager:
             targets = self._targets(target)
             if not targets:
                 raise self._lacking([target])
-            self.unmerged |= set(targets)
+            chosen, unmerged = self.setting
+            self.setting = chosen, unmerged | set(targets)
 
     def listing(self) -> dict[str, Any]:
         """Return what is loaded, and what is in effect for requests that name no set."""
@@ -274,7 +274,7 @@ class LoraManager:
 
     def _evict(self, kept: Iterable[str] = ()) -> None:
         """Forget the adapters that were used longest ago, but for those that are set, when all take too much memory."""
-        held = {use.loaded for use in self.chosen}
+        held = {use.loaded for use in self.setting[0]}
         for name, loaded in list(self.cache.items()):
             if sum(entry.nbytes for entry in self.cache.values()) <= self.cache_bytes:
                 return

@@ -64,7 +64,7 @@ class StepScheduler:
 
     def submit(self, request: Request, control: Control, index: int = 0, loras: LoraSet = ()) -> Run:
         """Queue a resolved request for one output, number `index` of what was asked. Raises as `tick` does."""
-        self._refuse_reentry()
+        self.refuse_reentry()
         run = Run(request, control, index, loras)
         with self.lock:
             self.waiting.append(run)
@@ -83,7 +83,7 @@ class StepScheduler:
 
         Raises UsageError when called from inside a unit, as by a progress listener that draws.
         """
-        self._refuse_reentry()
+        self.refuse_reentry()
         with self.lock:
             while self.waiting and len(self.active) < self.max_running:
                 self.active.append(self.waiting.popleft())
@@ -102,7 +102,7 @@ class StepScheduler:
 
     def settle(self) -> None:
         """Bring the current set of LoRAs into the weights, unless a run is under way, which keeps its own."""
-        self._refuse_reentry()
+        self.refuse_reentry()
         with self.lock:
             if self.active:
                 return
@@ -126,9 +126,10 @@ class StepScheduler:
     def _uses_loras(self, run: Run) -> bool:
         return run.phase == "denoising" or (run.phase == "waiting" and self.pipeline.denoises_at_once)
 
-    def _refuse_reentry(self) -> None:
+    def refuse_reentry(self) -> None:
+        """Raise UsageError in the thread that is inside a unit of work."""
         if self.owner == threading.get_ident():
-            raise UsageError("an engine cannot draw from inside its own progress callback")
+            raise UsageError("an engine can neither draw nor change LoRAs from inside its own progress callback")
 
     def _work(self, run: Run) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 
 from engine import loader, recipe
 from engine.engine import Engine
-from engine.errors import NotAvailable, SgdiffError, UsageError
+from engine.errors import NotAvailable, OutOfMemory, SgdiffError, UsageError
+from engine.lora.blocks import Packed
 from engine.passes.placement import Plan
-from engine.types import LoraRef
+from engine.types import LoraRef, Progress
 
 FIELDS: dict[str, Any] = {"prompt": "a red house", "height": 64, "width": 64, "num_inference_steps": 2, "seed": 8}
 FP32 = {"dit_precision": "fp32", "vae_precision": "fp32", "text_encoder_precisions": ["fp32"]}
@@ -75,6 +77,45 @@ def test_a_request_of_its_own_leaves_what_is_set(engine: Engine, draw: Draw, ink
     assert _alike(draw(loras=[]), base)
     assert _alike(draw(loras=[{"name": "own"}]), inked)
     assert [entry["nickname"] for entry in engine.list_loras()["active"]["transformer"]] == ["own"]
+
+
+def test_who_hears_progress_may_ask_and_not_change(engine: Engine, draw: Draw, ink: str) -> None:
+    """Also while another thread changes the LoRAs, which waits for the step to end."""
+    engine.set_lora("ink", ink)
+    engine.unmerge_lora()
+    others, heard = list[threading.Thread](), list[Any]()
+
+    def listen(progress: Progress) -> None:
+        if progress.step != 1:
+            return
+        others.append(threading.Thread(target=engine.merge_lora))
+        others[0].start()
+        others[0].join(0.2)
+        heard.append(engine.list_loras()["loaded_adapters"])
+        with pytest.raises(UsageError, match="from inside its own progress callback"):
+            engine.unmerge_lora()
+
+    base = draw(loras=[])
+    assert _alike(engine.generate(**FIELDS, on_progress=listen)[0].frames, base), "accepted before the change"
+    others[0].join(10)
+    assert heard == [engine.list_loras()["loaded_adapters"]]
+    assert [entry["nickname"] for entry in engine.list_loras()["active"]["transformer"]] == ["ink"]
+
+
+def test_a_change_that_cannot_come_into_effect_is_taken_back(
+    engine: Engine, draw: Draw, ink: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = draw()
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Packed, "on", full)
+    with pytest.raises(OutOfMemory):
+        engine.set_lora("ink", ink)
+    monkeypatch.undo()
+    assert engine.list_loras()["active"] == {}
+    assert _alike(draw(), base)
 
 
 def test_from_the_start(flux_folder: Path, engine: Engine, draw: Draw, ink: str) -> None:

@@ -60,7 +60,7 @@ def test_a_listener_cannot_draw(flux: Engine) -> None:
         errors.append(error.value.message)
 
     assert flux.generate(**FIELDS, seed=1, on_progress=draw)
-    assert set(errors) == {"an engine cannot draw from inside its own progress callback"}
+    assert set(errors) == {"an engine can neither draw nor change LoRAs from inside its own progress callback"}
 
 
 def test_closing_between_two_outputs(flux_folder: Path) -> None:
