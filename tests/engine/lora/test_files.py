@@ -79,7 +79,8 @@ def test_a_folder_of_several_files_needs_a_name(folder: Path) -> None:
     assert caught.value.param == "lora_weight_name"
     assert locate("styles", "low.safetensors") == locate("styles", "low") == Path("styles/low.safetensors")
     assert missing("styles", "lov.safetensors") == (
-        "styles: has no file 'lov.safetensors'; did you mean 'low.safetensors'?; it has high.safetensors, low.safetensors"
+        "styles: has no file 'lov.safetensors'; did you mean 'low.safetensors'?; "
+        "it has high.safetensors, low.safetensors"
     )
     assert "has no file '../styles/low'" in missing("styles", "../styles/low")
 
