@@ -64,6 +64,8 @@ class PackedModel(BaseModel):
         steps = state.request.num_inference_steps
         assert steps is not None
         mu = self.mu(state, rows * columns, steps)
+        if steps == 1 and state.scheduler.config.get("shift_terminal"):  # one sigma, 1, cannot end below itself
+            state.scheduler = type(state.scheduler).from_config(state.scheduler.config, shift_terminal=None)
         state.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=state.device, mu=mu)
         state.timesteps = state.scheduler.timesteps
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from engine.errors import GenerationError
 from engine.stages import Stage
 from engine.types import Model, State
 
@@ -78,8 +79,15 @@ def peak_bytes(vae: Any, state: State) -> float:
 
 
 def to_frames(state: State) -> Any:
-    """Return `pixels` as uint8 (frames, height, width, 3) on the CPU, without the padding of the grid."""
+    """Return `pixels` as uint8 (frames, height, width, 3) on the CPU, without the padding of the grid.
+
+    Raises GenerationError for pixels that are not numbers, which would be black ones.
+    """
     assert state.pixels is not None
     height, width = state.request.height, state.request.width
     pixels = state.pixels[:, :height, :width].float()
+    if not pixels.sum().isfinite():  # a sum takes no further memory
+        raise GenerationError(
+            "the model drew pixels that are not finite (NaN): try --dit-precision fp32 or --vae-precision fp32"
+        )
     return (pixels * 255).round().to(torch.uint8).cpu().numpy()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 from PIL import Image
 
@@ -96,6 +97,14 @@ def test_inpainting(check: Any, picture: Path, mask: Path, strength: float, size
     fields = {"height": size[0], "width": size[1], "strength": strength, "num_inference_steps": 4, **PLAIN}
     images = {"image": Image.open(picture), "mask_image": Image.open(mask)}
     check(QwenImageInpaintPipeline, 11, images=images, image_path=str(picture), mask_path=str(mask), **fields)
+
+
+def test_one_step_draws_with_the_schedule_without_its_terminal_stretch(qwen: Engine, parity: Any) -> None:
+    fields = {**SHARED, "height": 64, "width": 64, "num_inference_steps": 1, **PLAIN}
+    with parity.stock(qwen, QwenImagePipeline) as pipeline:
+        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, shift_terminal=None)
+        stock = pipeline(**fields, generator=torch.Generator().manual_seed(5), output_type="np").images
+    parity.same(ours(qwen, 5, **fields), stock)
 
 
 def test_two_outputs_are_two_stock_calls(qwen: Engine, parity: Any) -> None:

@@ -10,9 +10,9 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from engine.engine import Engine
-from engine.errors import Cancelled
+from engine.errors import Cancelled, GenerationError
 from engine.runtime.control import Control
-from engine.stages.decode import decode
+from engine.stages.decode import decode, to_frames
 from engine.types import Progress, Request
 
 FIELDS: dict[str, Any] = {"prompt": "x", "height": 128, "width": 128, "seed": 4, "num_inference_steps": 1}
@@ -105,3 +105,16 @@ def test_the_estimated_peak_is_close_above_the_measured(
     for room in (gib * 2**30, gib * 2**30 * 1.05):
         decode(model, room)(state)
     assert decoded == [True, False]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_no_black_picture(value: float) -> None:
+    pixels = torch.full((1, 4, 4, 3), 0.5)
+    state: Any = SimpleNamespace(pixels=pixels, request=Request(height=4, width=4))
+    assert (to_frames(state) == 128).all()
+    pixels[0, 1, 2, 0] = value
+    with pytest.raises(GenerationError) as caught:
+        to_frames(state)
+    assert caught.value.message == (
+        "the model drew pixels that are not finite (NaN): try --dit-precision fp32 or --vae-precision fp32"
+    )
