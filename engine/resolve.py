@@ -35,11 +35,19 @@ def resolve(request: Request, spec: ModelSpec, max_pixels: int | None = None) ->
     )
     _check_start(resolved, spec)
     _check_size(resolved, spec, max_pixels or spec.max_pixels)
-    if request.negative_prompt and "negative_prompt" not in spec.ignores and not is_guided(resolved, spec):
-        logger.warning(
-            "negative_prompt has no effect on %s while %s is at most %g", spec.id, spec.cfg_scale, spec.cfg_above
-        )
+    _warn_unguided(request, resolved, spec)
     return resolved
+
+
+def _warn_unguided(request: Request, resolved: Request, spec: ModelSpec) -> None:
+    """Say which settings of guidance were given while it is off."""
+    if is_guided(resolved, spec):
+        return
+    for name in ("negative_prompt", "guidance_scale_2"):
+        if getattr(request, name) and name not in spec.ignores:
+            logger.warning(
+                "%s has no effect on %s while %s is at most %g", name, spec.id, spec.cfg_scale, spec.cfg_above
+            )
 
 
 def is_guided(resolved: Request, spec: ModelSpec) -> bool:

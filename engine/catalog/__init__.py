@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,16 @@ from engine.errors import UsageError, listed, suggest
 
 __all__ = ["IMG2IMG", "INPAINT", "MAX_CLIP", "MODELS", "SMALL_AREA", "ModelSpec", "by_name", "match"]
 
+CACHED = re.compile(r"(?:^|/)models--[^/]+?--([^/]+)(?=/snapshots(?:/|$)|$)")  # the model's name, after its owner's
+
 # Of the entries of one pipeline class, the first whose `where` fits a folder wins.
 MODELS: tuple[ModelSpec, ...] = (*images.MODELS, *clips.MODELS)
 
 
 def by_name(name: str) -> ModelSpec | None:
-    """Return the entry whose id or further name is `name`, or the last part of a path."""
-    wanted = {name.lower(), name.rstrip("/").rsplit("/", 1)[-1].lower()}
+    """Return the entry whose id or further name is `name`, the last part of a path, or a model in a hub's cache."""
+    path = name.lower().rstrip("/")
+    wanted = {name.lower(), path.rsplit("/", 1)[-1], *(CACHED.findall(path)[-1:])}
     for spec in MODELS:
         known = {spec.id.lower(), spec.id.rsplit("/", 1)[-1].lower(), *(entry.lower() for entry in spec.names)}
         if wanted & known:

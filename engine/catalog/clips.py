@@ -128,7 +128,7 @@ MODELS: tuple[ModelSpec, ...] = (
         **FAST_WAN | {
             "id": "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers",
             "names": ("FastWan2.2-TI2V-5B-Diffusers", "FastWan2.2-TI2V-5B"),
-            "where": {"transformer": {"in_channels": 48}},
+            "where": {"vae": {"is_residual": True}},
             "tasks": ("T2V", "TI2V"),
             "defaults": clip(704, 1280, 121, 24, 3, flow_shift=5.0, max_sequence_length=512),
             "uses": (*CLIP_USES, "max_sequence_length", "image_path"),

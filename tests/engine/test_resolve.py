@@ -165,6 +165,16 @@ def test_a_setting_that_a_model_ignores_is_a_warning(warnings: pytest.LogCapture
     assert warnings.messages == []
 
 
+def test_a_second_guidance_scale_without_guidance_is_a_warning(warnings: pytest.LogCaptureFixture) -> None:
+    wan = next(spec for spec in MODELS if spec.id == "Wan-AI/Wan2.2-T2V-A14B-Diffusers")
+    resolve(ask(guidance_scale=1.0, guidance_scale_2=3.5), wan)
+    assert warnings.messages == [f"guidance_scale_2 has no effect on {wan.id} while guidance_scale is at most 1"]
+    warnings.clear()
+    resolve(ask(guidance_scale=1.0), wan)
+    resolve(ask(guidance_scale=2.0, guidance_scale_2=3.5), wan)
+    assert warnings.messages == []
+
+
 def test_a_negative_prompt_without_guidance_is_a_warning(warnings: pytest.LogCaptureFixture) -> None:
     resolve(ask(negative_prompt="fog"), DEV)
     assert warnings.messages == [

@@ -13,6 +13,7 @@ from engine.errors import UsageError
 from engine.types import Request
 
 TINY, DEV, SCHNELL = MODELS[:3]
+CACHE, I2V = "/hub/models", "WanImageToVideoPipeline"
 BARE = ModelSpec(id="bare", family="x", pipeline="X", tasks=("T2I",))
 COMPONENTS = {"transformer": {"guidance_embeds": True, "num_layers": 1}, "vae": {}}
 
@@ -27,6 +28,11 @@ COMPONENTS = {"transformer": {"guidance_embeds": True, "num_layers": 1}, "vae": 
         ("/models/flux.1-schnell", SCHNELL),
         ("/models/FLUX.1-Schnell/", SCHNELL),
         ("someone/FLUX.1-dev", DEV),
+        ("/hub/models--Qwen--Qwen-Image-2512/snapshots/0123abc", by_name("Qwen/Qwen-Image-2512")),
+        ("/hub/models--Qwen--Qwen-Image-2512/snapshots/0123abc/", by_name("Qwen/Qwen-Image-2512")),
+        ("models--Wan-AI--Wan2.1-I2V-14B-720P-Diffusers", by_name("Wan2.1-I2V-14B-720P")),
+        ("/hub/models--Qwen--Qwen-Image-2512/mine", None),
+        ("/hub/models--someone--mine/snapshots/0123abc", None),
         ("FLUX.1-dev-lora", None),
         ("FLUX.1", None),
         ("", None),
@@ -48,6 +54,7 @@ def test_a_model_is_known_by_its_id_and_its_folder(name: str, spec: ModelSpec | 
         ("/models/mine", "FLUX.1-Schnell", "FluxPipeline", COMPONENTS, SCHNELL),
         ("/models/tiny-scenes", None, "FluxPipeline", COMPONENTS, TINY),
         ("/models/FLUX.1-dev", None, None, {}, DEV),
+        (f"{CACHE}--Wan-AI--Wan2.1-I2V-14B-720P-Diffusers/snapshots/1", None, I2V, {}, by_name("Wan2.1-I2V-14B-720P")),
         ("/models/FLUX.1-dev", None, "SanaPipeline", {}, None),  # a folder that is named after another model
     ],
 )

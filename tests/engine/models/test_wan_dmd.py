@@ -66,7 +66,7 @@ def fast(tiny_engine: Any) -> Engine:
 
 @pytest.fixture(scope="module")
 def fast_5b(tiny_engine: Any) -> Engine:
-    engine: Engine = tiny_engine("fastwan-ti2v", model_id="FastWan2.2-TI2V-5B")
+    engine: Engine = tiny_engine("fastwan-ti2v")
     return engine
 
 
