@@ -278,7 +278,8 @@ def _place(component: str, typed: str) -> Path | str:
     return path / component if whole_model else path
 
 
-def _flag(component: str, field: str) -> str:
+def flag(component: str, field: str) -> str:
+    """Return the flag that sets a component in `component_paths` or `component_weights_paths`."""
     return f"--{component.replace('_', '-')}-{'weights-' if 'weights' in field else ''}path"
 
 
@@ -300,22 +301,22 @@ def _check_overrides(config: EngineConfig, index: Mapping[str, Any]) -> None:
     for field_name in ("component_paths", "component_weights_paths"):
         for key, typed in getattr(config, field_name).items():
             component = key.replace("-", "_")
-            flag = _flag(component, field_name)
+            typed_as = flag(component, field_name)
             if component not in known:
                 names = listed(component_keys(index))
-                message = f"{flag}: the model has no component '{component}'; its components: {names}"
+                message = f"{typed_as}: the model has no component '{component}'; its components: {names}"
                 raise UsageError(message + suggest(component, known), param=field_name)
             place = _place(component, typed)
             if isinstance(place, Path) and not place.exists():
-                raise ModelError(f"{flag}: {typed}: no such file or folder", param=field_name)
+                raise ModelError(f"{typed_as}: {typed}: no such file or folder", param=field_name)
             if field_name == "component_weights_paths" and isinstance(place, Path):
-                _check_weights(flag, place)
+                _check_weights(typed_as, place)
 
 
-def _check_weights(flag: str, place: Path) -> None:
+def _check_weights(typed_as: str, place: Path) -> None:
     files = [place] if place.is_file() else list(place.glob("*.safetensors"))
     if not files or any(file.suffix != ".safetensors" for file in files):
-        message = f"{flag}: {place}: must be a .safetensors file, a folder of such, or a hub id"
+        message = f"{typed_as}: {place}: must be a .safetensors file, a folder of such, or a hub id"
         raise ModelError(message, param="component_weights_paths")
 
 
@@ -339,9 +340,10 @@ def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:
         if any(name.endswith(".safetensors") for name in names) or (pickled and config.trust_remote_code):
             continue
         message = f"{config.model_path}: its component '{key}' has no safetensors weights"
-        if not config.trust_remote_code:
-            found = f" (found {pickled[0]})" if pickled else ""
-            message += f"{found}; weights of other formats need --trust-remote-code"
+        if not pickled:
+            message += ", nor any others"
+        elif not config.trust_remote_code:
+            message += f" (found {pickled[0]}); weights of other formats need --trust-remote-code"
         raise ModelError(message)
 
 

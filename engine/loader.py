@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from engine import dummy, log, weights
+from engine import dummy, hub, log, weights
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
-from engine.errors import ModelError
+from engine.errors import ModelError, UsageError, listed
 from engine.hub import Source, component_keys
 from engine.passes import precision
 
@@ -93,6 +93,7 @@ class Part:
     device: torch.device  # the one that computes
     place: torch.device  # where the weights go
     weights: Path | None = None  # where they come from, if not from the folder
+    unread: tuple[str, ...] = ()  # patterns of weights that it has no place for
 
     @property
     def is_module(self) -> bool:
@@ -106,27 +107,77 @@ def _parts(
     dtypes = precision.plan(names, config, spec)
     parts = []
     for name in names:
-        library, class_name = source.index[name]
-        # What is put in its place may be of another class.
-        own = source.configs[name].get("_class_name") if name in source.overrides else spec.classes.get(name)
-        cls = _class(name, library, class_name, own)
-        if name.startswith(precision.DENOISERS):
-            _leave_out(cls, spec.unread)
+        cls = _class_of(name, source, spec)
+        unread = spec.unread if name.startswith(precision.DENOISERS) else ()
         folder, alone = source.overrides.get(name, source.folder / name), source.weights.get(name)
         if folder.is_file():  # in its place are weights alone
             folder, alone = source.folder / name, alone or folder
         place = torch.device("cpu") if name in at_home else device
         if name == "vae" and precision.halves(config, spec):
             dtypes["vae"] = "fp32"  # each half is cast down from it
-        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place, alone))
+        parts.append(Part(name, cls, folder, DTYPES.get(dtypes.get(name, "")), device, place, alone, unread))
+    bare = [part for part in parts if part.weights is not None and not part.is_module]
+    if bare:
+        name, having = bare[0].name, listed(part.name for part in parts if part.is_module)
+        if name not in source.weights:
+            message = f"{hub.flag(name, 'component_paths')}: {bare[0].weights}: must be a folder"
+            raise UsageError(message, param="component_paths")
+        message = (
+            f"{hub.flag(name, 'component_weights_paths')}: '{name}' has no weights; components that have: {having}"
+        )
+        raise UsageError(message, param="component_weights_paths")
     return parts
 
 
-def _leave_out(cls: Any, patterns: Sequence[str]) -> None:
-    """Let a diffusers class drop weights that it has no place for without a warning."""
-    known = getattr(cls, "_keys_to_ignore_on_load_unexpected", None) or []
-    if set(patterns) - set(known):
-        cls._keys_to_ignore_on_load_unexpected = [*known, *patterns]
+def _class_of(name: str, source: Source, spec: ModelSpec) -> Any:
+    """Return the class of a component. Raises UsageError for one in its place that the model cannot use."""
+    library, class_name = source.index[name]
+    own, settings = _class(name, library, class_name, spec.classes.get(name)), source.configs[name]
+    given = name in source.overrides and source.overrides[name].is_dir()
+    foreign = _foreign(own, settings)
+    if foreign is None and given and "_class_name" in settings:
+        cls = _class(name, library, str(settings["_class_name"]), None)
+        if _fits(own, cls, settings, spec.family == "passthrough"):
+            return cls
+        foreign = cls.__name__
+    if foreign is None:
+        return own
+    if given:
+        flag = hub.flag(name, "component_paths")
+        message = f"{flag}: {source.overrides[name]} holds {foreign}, but {spec.id} uses {own.__name__}"
+        raise UsageError(message, param="component_paths")
+    message = f"{name}: its config is that of {foreign}, but the model uses {own.__name__}"
+    raise ModelError(message, code="model_load_failed")
+
+
+def _foreign(cls: Any, settings: Mapping[str, Any]) -> str | None:
+    """Return whose a config is that cannot be of `cls`, by the name that transformers gives to kinds of models."""
+    kind, named = settings.get("model_type"), settings.get("architectures")
+    if kind is None or not issubclass(cls, torch.nn.Module):
+        return None
+    names = named if isinstance(named, list) else []
+    if not weights.is_diffusers(cls):
+        from transformers import CONFIG_MAPPING
+
+        own = cls.config_class
+        # `cls` may be a part of the whole that the config describes, as of CLIP.
+        parts = getattr(CONFIG_MAPPING[kind], "sub_configs", {}) if kind in list(CONFIG_MAPPING) else {}
+        if kind == own.model_type or cls.__name__ in names or own in parts.values():
+            return None
+    return str(names[0] if names else kind)
+
+
+def _fits(own: Any, cls: Any, settings: Mapping[str, Any], stock: bool) -> bool:
+    """Say whether a model that comes with a component of class `own` works with one of class `cls`."""
+    if issubclass(cls, own):
+        return True
+    if not issubclass(own, torch.nn.Module) and hasattr(own, "set_timesteps"):
+        flows = [each.__name__.startswith("FlowMatch") for each in (own, cls)]
+        if stock or flows[0] or not hasattr(cls, "set_timesteps"):
+            return flows[0] == flows[1] and hasattr(cls, "set_timesteps")
+        shifted = "flow_shift" in inspect.signature(cls).parameters
+        return shifted or (flows[1] and not settings.get("use_dynamic_shifting"))
+    return (own.__name__, cls.__name__) == ("AutoencoderKL", "AutoencoderTiny")
 
 
 def _stand_ins(parts: Sequence[Part]) -> dict[str, Any]:
@@ -161,7 +212,7 @@ def _begin(part: Part, config: EngineConfig, pool: Executor) -> Callable[[], Any
     settings = _told(part, weights.config_of, part.cls, part.folder)
     quantized = weights.is_diffusers(part.cls) and "quantization_config" in settings
     module = weights.skeleton(part.cls, settings, part.dtype)
-    missing, unexpected = weights.differences(module, tensors or {})
+    missing, unexpected = weights.differences(module, tensors or {}, part.unread)
     if not missing and not unexpected and not quantized:
         return weights.read(module, tensors or {}, part.dtype, part.place, pool)
     if part.weights is None:  # of an older layout, which the library knows to convert
@@ -193,16 +244,17 @@ def _converted(part: Part, missing: Sequence[str], unexpected: Sequence[str]) ->
 def _refuse_weights(part: Part, missing: Sequence[str], unexpected: Sequence[str]) -> NoReturn:
     """Raise ModelError for a file that is not of this component."""
 
+    flag, problems = hub.flag(part.name, "component_weights_paths"), _problems(missing, unexpected)
+    message = f"{flag}: {part.weights} does not fit {part.cls.__name__}: {problems}"
+    raise ModelError(message, code="model_load_failed", param="component_weights_paths")
+
+
+def _problems(missing: Sequence[str], unexpected: Sequence[str] = ()) -> str:
     def some(names: Sequence[str]) -> str:
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
     kinds = {"missing or of another shape": missing, "unknown": unexpected}
-    problems = "; ".join(f"{kind}: {some(names)}" for kind, names in kinds.items() if names)
-    raise ModelError(
-        f"--{part.name.replace('_', '-')}-weights-path: {part.weights} does not fit {part.cls.__name__}: {problems}",
-        code="model_load_failed",
-        param="component_weights_paths",
-    )
+    return "; ".join(f"{kind}: {some(names)}" for kind, names in kinds.items() if names)
 
 
 def _told(part: Part, load: Callable[..., Any], *arguments: Any) -> Any:
@@ -219,12 +271,29 @@ def _whole(part: Part, config: EngineConfig, stand_ins: Mapping[str, Any]) -> An
     logger.debug("loading %s (%s)", part.name, part.cls.__name__)
     if part.is_module and config.load_format == "dummy":
         return _random(part, stand_ins)
-    arguments: dict[str, Any] = {"local_files_only": True}
-    if part.is_module:
-        arguments |= {"dtype": part.dtype, "use_safetensors": None if config.trust_remote_code else True}
-        if part.place.type == "cuda":
-            arguments["device_map"] = {"": part.place}
-    return part.cls.from_pretrained(part.folder, **arguments)
+    if not part.is_module:
+        return part.cls.from_pretrained(part.folder, local_files_only=True)
+    weights.check(part.folder)
+    arguments: dict[str, Any] = {"dtype": part.dtype, "use_safetensors": None if config.trust_remote_code else True}
+    if part.place.type == "cuda":
+        arguments["device_map"] = {"": part.place}
+    with log.quiet_diffusers():  # its advice to train what is missing
+        try:
+            found = part.cls.from_pretrained(part.folder, local_files_only=True, output_loading_info=True, **arguments)
+        except NotImplementedError as error:  # on their way to the device, weights that no file holds
+            raise ValueError(str(error)) from error
+    module, info = found
+    _check_whole(part, info)
+    return module
+
+
+def _check_whole(part: Part, info: Mapping[str, Any]) -> None:
+    """Raise ModelError for a module that a library has filled up with new random weights."""
+    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"])
+    missing = sorted({*info["missing_keys"], *mismatched})
+    if missing:
+        message = f"{part.name}: {part.folder} does not hold all weights of {part.cls.__name__}: {_problems(missing)}"
+        raise ModelError(message, code="model_load_failed")
 
 
 def _ready(component: Any, name: str, config: EngineConfig) -> Any:

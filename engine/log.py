@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 ROOT = "sgdiff"
@@ -55,3 +57,16 @@ def quiet_libraries() -> None:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # notices about torchvision, which nothing here needs
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Keep the notices of diffusers off stderr meanwhile; at other times they may matter to whoever draws."""
+    import diffusers
+
+    before = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers.utils.logging.set_verbosity(before)

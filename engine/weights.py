@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from io import FileIO
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+
+from engine.errors import listed
 
 # Four threads that read from the page cache are as fast as the bus; each has two buffers of page-locked memory.
 READERS = 4
@@ -95,32 +97,67 @@ def stored(place: Path) -> dict[str, Stored] | None:
 
     Raises ValueError for a file that is no safetensors, OSError for one that cannot be read.
     """
-    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-    indexes = [] if place.is_file() else list(place.glob("*.safetensors.index.json"))
-    if len(indexes) == 1:
-        names = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
-        files = [place / name for name in sorted(set(names))]
-    elif len(files) != 1:
+    files = _files(place)
+    if files is None:
         return None
     return {name: tensor for path in files for name, tensor in _header(path)}
 
 
+def check(place: Path) -> None:
+    """Raise ValueError for files, of any precision, that are cut or no safetensors; OSError for one that is missing."""
+    for path in _files(place) or ():
+        for _ in _entries(path):
+            pass
+
+
+def _files(place: Path) -> list[Path] | None:
+    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+    indexes = [] if place.is_file() else list(place.glob("*.safetensors.index.json"))
+    if len(indexes) == 1:
+        names = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
+        return [place / name for name in sorted(set(names))]
+    return files if len(files) == 1 else None
+
+
 def _header(path: Path) -> Iterator[tuple[str, Stored]]:
+    for name, kind, shape, start, end in _entries(path):
+        if kind not in TYPES:
+            raise ValueError(f"{path} holds {kind}, which cannot be read here; known: {listed(TYPES)}")
+        if end - start != math.prod(shape) * TYPES[kind].itemsize:
+            raise ValueError(f"{path} is damaged: the size of '{name}' is not that of its shape")
+        yield name, Stored(path, TYPES[kind], shape, start, end)
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
+    """Yield name, precision, shape and the range of bytes of each tensor that the header of a file tells of."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > path.stat().st_size:
-            raise ValueError(f"{path.name} is no safetensors file")
-        header: Mapping[str, Any] = json.loads(file.read(length))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, end = (8 + length + offset for offset in entry["data_offsets"])
-            yield name, Stored(path, TYPES[entry["dtype"]], tuple(entry["shape"]), start, end)
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or 8 + length > size:
+            raise ValueError(f"{path} is damaged: it is no safetensors file, or cut")
+        try:
+            header = json.loads(file.read(length))
+            entries = [
+                (name, str(entry["dtype"]), tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
+                for name, entry in header.items()
+                if name != "__metadata__"
+            ]
+            found = [(name, kind, shape, 8 + length + a, 8 + length + b) for name, kind, shape, a, b in entries]
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: its header cannot be read") from error
+    for name, kind, shape, begin, end in found:
+        if not 8 + length <= begin <= end <= size or min(shape, default=0) < 0:
+            raise ValueError(f"{path} is damaged: '{name}' is not within the file")
+        yield name, kind, shape, begin, end
 
 
-def differences(module: torch.nn.Module, tensors: Mapping[str, Stored]) -> tuple[list[str], list[str]]:
+def differences(
+    module: torch.nn.Module, tensors: Mapping[str, Stored], unread: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Return the names that a skeleton misses in files, or finds in another shape, and those it has no place for.
 
-    Without either, nothing has to be converted.
+    Without either, nothing has to be converted. `unread` are patterns of names that need no place.
     """
     state = module.state_dict(keep_vars=True)
     there = {id(tensor) for name, tensor in state.items() if name in tensors}  # under one of its names, if tied
@@ -129,7 +166,7 @@ def differences(module: torch.nn.Module, tensors: Mapping[str, Stored]) -> tuple
         for name, tensor in state.items()
         if id(tensor) not in there or (name in tensors and tensors[name].shape != tensor.shape)
     ]
-    ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    ignored = [*(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()), *unread]
     unexpected = set(tensors) - set(state)
     return missing, sorted(name for name in unexpected if not any(re.search(pattern, name) for pattern in ignored))
 

@@ -231,8 +231,8 @@ def test_weights_that_are_not_safetensors_need_trust(tmp_path: Path) -> None:
 
 def test_absent_weights(tmp_path: Path) -> None:
     (write_model(tmp_path) / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    expected = f"{tmp_path}: its component 'vae' has no safetensors weights"
-    assert message(lambda: locate(tmp_path)) == f"{expected}; weights of other formats need --trust-remote-code"
+    expected = f"{tmp_path}: its component 'vae' has no safetensors weights, nor any others"
+    assert message(lambda: locate(tmp_path)) == expected
     assert message(lambda: locate(tmp_path, trust_remote_code=True)) == expected
     assert locate(tmp_path, load_format="dummy").folder == tmp_path
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from engine import env, loader
 from engine.config import EngineConfig, VaeConfig
 from engine.engine import spec_of
-from engine.errors import ModelError, SgdiffError
+from engine.errors import ModelError, SgdiffError, UsageError
 
 
 def _load(folder: Path, **settings: object) -> dict[str, object]:
@@ -211,3 +211,146 @@ def test_a_bare_file_in_the_place_of_a_component_is_its_weights(flux_folder: Pat
     save_file(state, tmp_path / "vae.safetensors")
     parts = _load(flux_folder, component_paths={"vae": str(tmp_path / "vae.safetensors")}, vae_precision="fp32")
     assert all(torch.equal(tensor, state[name]) for name, tensor in parts["vae"].state_dict().items())  # type: ignore[attr-defined]
+
+
+def _without(model: Path, component: str, name: str, folder: Path) -> Path:
+    """A copy of a model with a component that lacks one of its weights."""
+    shutil.copytree(model, folder)
+    (file,) = (folder / component).glob("*.safetensors")
+    state = load_file(file)
+    del state[name]
+    save_file(state, file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("component", "cls", "name"),
+    [
+        ("text_encoder_2", "T5EncoderModel", "encoder.block.0.layer.0.SelfAttention.k.weight"),
+        ("text_encoder", "CLIPTextModel", "text_model.final_layer_norm.weight"),
+        ("vae", "AutoencoderKL", "decoder.conv_in.weight"),
+        ("transformer", "FluxTransformer2DModel", "proj_out.weight"),
+    ],
+)
+def test_nothing_is_drawn_with_weights_that_are_missing(
+    component: str, cls: str, name: str, flux_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = (flux_folder / component).glob("*.safetensors")
+    name = name if name in load_file(file) else name.removeprefix("text_model.")
+    model = _without(flux_folder, component, name, tmp_path / "model")
+    with pytest.raises(ModelError) as caught:
+        _load(model)
+    assert caught.value.message == (
+        f"{component}: {model / component} does not hold all weights of {cls}: missing or of another shape: {name}"
+    )
+    assert "TRAIN" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["flux", "flux2", "qwen-image", "glm-image", "wan-i2v", "sd3", "ovis"])
+def test_weights_that_a_class_ties_or_ignores_are_not_missing(family: str, tmp_path: Path) -> None:
+    from engine.models import tiny
+
+    assert _load(tiny.make(family, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbage"])
+@pytest.mark.parametrize("component", ["vae", "text_encoder"])
+def test_a_damaged_file_is_named(component: str, harm: str, flux_folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(flux_folder, model)
+    (file,) = (model / component).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1000] if harm == "cut" else b"\xff" * 5000)
+    with pytest.raises(ModelError) as caught:
+        _load(model)
+    assert f"cannot be loaded: {file} is damaged: " in caught.value.message
+    assert caught.value.message.startswith(f"{component}: ")
+
+
+def _component(folder: Path, **settings: object) -> Path:
+    """A component's folder that holds a config and nothing else."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("component", "settings", "message"),
+    [
+        ("vae", {"_class_name": "AutoencoderKLWan"}, "holds AutoencoderKLWan, but {} uses AutoencoderKL"),
+        ("vae", {"_class_name": "FluxTransformer2DModel"}, "holds FluxTransformer2DModel, but {} uses AutoencoderKL"),
+        ("transformer", {"_class_name": "WanTransformer3DModel"}, "uses FluxTransformer2DModel"),
+        ("transformer", {"model_type": "t5", "architectures": ["T5EncoderModel"]}, "holds T5EncoderModel, but"),
+        ("text_encoder", {"model_type": "t5", "architectures": ["T5EncoderModel"]}, "{} uses CLIPTextModel"),
+        ("text_encoder", {"_class_name": "AutoencoderKL"}, "holds AutoencoderKL, but {} uses CLIPTextModel"),
+        ("scheduler", {"_class_name": "UniPCMultistepScheduler"}, "{} uses FlowMatchEulerDiscreteScheduler"),
+        ("scheduler", {"_class_name": "AutoencoderKL"}, "holds AutoencoderKL, but"),
+    ],
+)
+def test_a_component_that_the_model_cannot_use_is_refused(
+    component: str, settings: dict[str, object], message: str, flux_folder: Path, tmp_path: Path
+) -> None:
+    place = _component(tmp_path / "other", **settings)
+    with pytest.raises(UsageError) as caught:
+        _load(flux_folder, model_id="FLUX.1-dev", component_paths={component: str(place)})
+    assert caught.value.message.startswith(f"--{component.replace('_', '-')}-path: {place} holds ")
+    assert message.format("black-forest-labs/FLUX.1-dev") in caught.value.message
+
+
+def test_schedulers_that_wan_can_use(wan_folder: Path, tmp_path: Path) -> None:
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+
+    flow, shifted = FlowMatchEulerDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    for scheduler in (flow, DPMSolverMultistepScheduler()):
+        scheduler.save_pretrained(tmp_path / type(scheduler).__name__)
+        given = {"scheduler": str(tmp_path / type(scheduler).__name__)}
+        assert type(_load(wan_folder, component_paths=given)["scheduler"]) is type(scheduler)
+    shifted.save_pretrained(tmp_path / "shifted")
+    with pytest.raises(UsageError, match="uses UniPCMultistepScheduler"):
+        _load(wan_folder, component_paths={"scheduler": str(tmp_path / "shifted")})
+
+
+def test_a_model_with_the_encoder_of_another_is_refused(flux_folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(flux_folder, model)
+    shutil.rmtree(model / "text_encoder")
+    shutil.copytree(model / "text_encoder_2", model / "text_encoder")
+    with pytest.raises(ModelError) as caught:
+        _load(model, model_id="FLUX.1-dev")
+    assert (
+        caught.value.message == "text_encoder: its config is that of T5EncoderModel, but the model uses CLIPTextModel"
+    )
+
+
+def test_a_part_of_clip_may_keep_the_config_of_the_whole() -> None:
+    from transformers import CLIPTextModel
+
+    assert loader._foreign(CLIPTextModel, {"model_type": "clip", "architectures": ["CLIPModel"]}) is None
+    assert loader._foreign(CLIPTextModel, {"model_type": "siglip"}) == "siglip"
+
+
+@pytest.mark.parametrize("component", ["tokenizer", "scheduler"])
+def test_what_has_no_weights_takes_none(component: str, flux_folder: Path) -> None:
+    (file,) = (flux_folder / "vae").glob("*.safetensors")
+    with pytest.raises(UsageError) as caught:
+        _load(flux_folder, component_weights_paths={component: str(file)})
+    assert caught.value.message == (
+        f"--{component}-weights-path: '{component}' has no weights; components that have: "
+        "text_encoder, text_encoder_2, transformer, vae"
+    )
+    with pytest.raises(UsageError, match=rf"^--{component}-path: .*\.safetensors: must be a folder$"):
+        _load(flux_folder, component_paths={component: str(file)})
+
+
+def test_a_vae_whose_halves_differ_is_read_in_full(flux_folder: Path) -> None:
+    vae = _load(flux_folder, vae_precision="bf16", vae_decode_precision="fp16")["vae"]
+    assert {parameter.dtype for parameter in vae.parameters()} == {torch.float32}  # type: ignore[attr-defined]
+
+
+def test_loading_leaves_the_classes_of_the_library_as_they_are(tmp_path: Path) -> None:
+    from diffusers import WanTransformer3DModel
+
+    from engine.models import tiny
+
+    before = WanTransformer3DModel._keys_to_ignore_on_load_unexpected
+    _load(tiny.make("fastwan", tmp_path / "model"))
+    assert WanTransformer3DModel._keys_to_ignore_on_load_unexpected == before

@@ -102,3 +102,12 @@ def test_other_libraries_are_left_alone(capsys: pytest.CaptureFixture[str]) -> N
 )
 def test_a_logger_is_named_after_its_module(module: str, name: str) -> None:
     assert log.get(module).name == name
+
+
+def test_diffusers_is_quiet_for_a_while_only() -> None:
+    from diffusers.utils import logging as theirs
+
+    before = theirs.get_verbosity()
+    with log.quiet_diffusers():
+        assert theirs.get_verbosity() == theirs.ERROR
+    assert theirs.get_verbosity() == before

@@ -110,3 +110,67 @@ def test_a_harmed_file_names_the_component(
     _direct(monkeypatch)
     with pytest.raises(ModelError, match=r"^vae: AutoencoderKL cannot be loaded: "):
         loader.load(source, spec, config)
+
+
+def _file(path: Path, header: object, data: bytes = b"") -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def _entry(kind: str = "F32", shape: object = (2,), offsets: object = (0, 8)) -> dict[str, object]:
+    return {"x": {"dtype": kind, "shape": shape, "data_offsets": offsets}}
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ([], "is damaged: its header cannot be read"),
+        ({"x": []}, "is damaged: its header cannot be read"),
+        ({"x": {"dtype": "F32", "shape": [2]}}, "is damaged: its header cannot be read"),
+        (_entry(shape=3), "is damaged: its header cannot be read"),
+        (_entry(offsets=(0, "y")), "is damaged: its header cannot be read"),
+        (_entry(offsets=(8, 0)), "is damaged: 'x' is not within the file"),
+        (_entry(shape=(200,), offsets=(0, 800)), "is damaged: 'x' is not within the file"),
+        (_entry(shape=(-1,)), "is damaged: 'x' is not within the file"),
+        (_entry(shape=(1,)), "is damaged: the size of 'x' is not that of its shape"),
+        (_entry("F8_E4M3", (8,)), "holds F8_E4M3, which cannot be read here; known: F64, F32"),
+    ],
+)
+def test_a_header_that_does_not_fit_its_file(header: object, problem: str, tmp_path: Path) -> None:
+    path = _file(tmp_path / "x.safetensors", header, b"\0" * 8)
+    with pytest.raises(ValueError, match=r"x\.safetensors") as caught:
+        weights.stored(path)
+    assert str(caught.value).startswith(f"{path} {problem}")
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0\xff{broken"])
+def test_what_is_no_safetensors_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    for read in (weights.stored, weights.check):
+        with pytest.raises(ValueError, match=r"x.safetensors is damaged: it"):
+            read(path)
+
+
+def test_a_check_takes_every_precision(tmp_path: Path) -> None:
+    weights.check(_file(tmp_path / "x.safetensors", _entry("F8_E4M3", (8,)), b"\0" * 8))
+
+
+class Tied(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(2, 3, bias=False)
+        self.two.weight = self.one.weight
+
+
+def test_names_shapes_and_ties_decide_what_differs(tmp_path: Path) -> None:
+    def tensor(*shape: int) -> weights.Stored:
+        return weights.Stored(tmp_path, torch.float32, shape, 0, 0)
+
+    assert weights.differences(Tied(), {"two.weight": tensor(3, 2)}) == ([], []), "one of two names is enough"
+    assert weights.differences(Tied(), {"one.weight": tensor(2, 3)}) == (["one.weight"], []), "of another shape"
+    assert weights.differences(Tied(), {}) == (["one.weight", "two.weight"], [])
+    given = {"one.weight": tensor(3, 2), "gate.x": tensor(1)}
+    assert weights.differences(Tied(), given) == ([], ["gate.x"])
+    assert weights.differences(Tied(), given, ["^gate"]) == ([], [])
