@@ -366,7 +366,11 @@ def _configs(root: Path, index: Mapping[str, Any], overrides: Mapping[str, Path]
 
 def _spec(config: EngineConfig, index: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> ModelSpec | None:
     named = index.get("_class_name")
-    pipeline = named[-1] if isinstance(named, list) else named
-    return catalog.match(
-        config.model_path, config.model_id, config.pipeline_class_name or pipeline, {**configs, "model_index": index}
-    )
+    own = named[-1] if isinstance(named, list) else named
+    pipeline = config.pipeline_class_name or own
+    spec = catalog.match(config.model_path, config.model_id, pipeline, {**configs, "model_index": index})
+    foreign = spec is not None and own != spec.pipeline and any(own == other.pipeline for other in catalog.MODELS)
+    if config.model_id is not None and spec is not None and pipeline == own and foreign:
+        message = f"--model-id: {spec.id} is a {spec.pipeline}, but {config.model_path} a {own}"
+        raise UsageError(message, param="model_id")
+    return spec

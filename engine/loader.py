@@ -217,10 +217,28 @@ def _begin(part: Part, config: EngineConfig, pool: Executor) -> Callable[[], Any
         return weights.read(module, tensors or {}, part.dtype, part.place, pool)
     if part.weights is None:  # of an older layout, which the library knows to convert
         return lambda: _whole(part, config, {})
+    if not weights.is_diffusers(part.cls):
+        return lambda: _renamed(part, settings)
     original = len(missing) > len(module.state_dict()) // 2 and hasattr(part.cls, "from_single_file")
     if not original or part.weights.is_dir():
         _refuse_weights(part, missing, unexpected)
     return lambda: _converted(part, missing, unexpected)
+
+
+def _renamed(part: Part, settings: Any) -> Any:
+    """Read weights whose names transformers converts when it loads them, as those that it publishes itself."""
+    from safetensors.torch import load_file
+
+    assert part.weights is not None
+    state = {name: tensor for path in weights.files(part.weights) or () for name, tensor in load_file(path).items()}
+    place = {"device_map": {"": part.place}} if part.place.type == "cuda" else {}
+    module, info = part.cls.from_pretrained(
+        None, config=settings, state_dict=state, dtype=part.dtype, output_loading_info=True, **place
+    )
+    missing, unexpected = sorted(_missing(info)), sorted(info["unexpected_keys"])
+    if missing or unexpected:
+        _refuse_weights(part, missing, unexpected)
+    return module
 
 
 def _converted(part: Part, missing: Sequence[str], unexpected: Sequence[str]) -> Any:
@@ -287,10 +305,15 @@ def _whole(part: Part, config: EngineConfig, stand_ins: Mapping[str, Any]) -> An
     return module
 
 
+def _missing(info: Mapping[str, Any]) -> set[str]:
+    """Return the weights that a library missed, or found in another shape."""
+    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"])
+    return {*info["missing_keys"], *mismatched}
+
+
 def _check_whole(part: Part, info: Mapping[str, Any]) -> None:
     """Raise ModelError for a module that a library has filled up with new random weights."""
-    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"])
-    missing = sorted({*info["missing_keys"], *mismatched})
+    missing = sorted(_missing(info))
     if missing:
         message = f"{part.name}: {part.folder} does not hold all weights of {part.cls.__name__}: {_problems(missing)}"
         raise ModelError(message, code="model_load_failed")

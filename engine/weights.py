@@ -97,26 +97,27 @@ def stored(place: Path) -> dict[str, Stored] | None:
 
     Raises ValueError for a file that is no safetensors, OSError for one that cannot be read.
     """
-    files = _files(place)
-    if files is None:
+    found = files(place)
+    if found is None:
         return None
-    return {name: tensor for path in files for name, tensor in _header(path)}
+    return {name: tensor for path in found for name, tensor in _header(path)}
 
 
 def check(place: Path) -> None:
     """Raise ValueError for files, of any precision, that are cut or no safetensors; OSError for one that is missing."""
-    for path in _files(place) or ():
+    for path in files(place) or ():
         for _ in _entries(path):
             pass
 
 
-def _files(place: Path) -> list[Path] | None:
-    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+def files(place: Path) -> list[Path] | None:
+    """Return the safetensors files that make up a component; None where they are laid out otherwise."""
+    there = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
     indexes = [] if place.is_file() else list(place.glob("*.safetensors.index.json"))
     if len(indexes) == 1:
         names = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
         return [place / name for name in sorted(set(names))]
-    return files if len(files) == 1 else None
+    return there if len(there) == 1 else None
 
 
 def _header(path: Path) -> Iterator[tuple[str, Stored]]:

@@ -491,3 +491,13 @@ def test_bundled_adapters_go_by_their_own_name_or_that_of_their_folder(
         "neon": tmp_path / "wheel/loras/neon.safetensors",
         "pixel": tmp_path / "checkout/loras/pixel/lora.safetensors",
     }
+
+
+def test_a_model_id_of_another_pipeline_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    expected = f"--model-id: Qwen/Qwen-Image is a QwenImagePipeline, but {folder} a FluxPipeline"
+    assert message(lambda: locate(folder, model_id="Qwen-Image"), UsageError) == expected
+    assert message(lambda: plan(folder, model_id="Qwen-Image"), UsageError) == expected
+    spec = locate(folder, model_id="Qwen-Image", pipeline_class_name="QwenImagePipeline").spec
+    assert spec is not None
+    assert spec.id == "Qwen/Qwen-Image", "a class that is given counts"

@@ -354,3 +354,19 @@ def test_loading_leaves_the_classes_of_the_library_as_they_are(tmp_path: Path) -
     before = WanTransformer3DModel._keys_to_ignore_on_load_unexpected
     _load(tiny.make("fastwan", tmp_path / "model"))
     assert WanTransformer3DModel._keys_to_ignore_on_load_unexpected == before
+
+
+def test_published_names_of_an_encoders_weights_are_converted(tmp_path: Path) -> None:
+    from engine.models import tiny
+
+    model = tiny.make("qwen-image", tmp_path / "model")
+    folder = model / "text_encoder"
+    expected = _load(model)["text_encoder"].state_dict()  # type: ignore[attr-defined]
+    found = _load(model, component_weights_paths={"text_encoder": str(folder)})["text_encoder"].state_dict()  # type: ignore[attr-defined]
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    (vae,) = (model / "vae").glob("*.safetensors")
+    with pytest.raises(
+        ModelError, match=r"^--text-encoder-weights-path: .* does not fit Qwen2_5_VL.*: missing .*; unkn"
+    ):
+        _load(model, component_weights_paths={"text_encoder": str(vae)})
