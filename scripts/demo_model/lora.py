@@ -14,25 +14,27 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import distill
 import numpy as np
 import style_report
 import torch
 from adapters import RANK, Lora
-from captions import caption
 from diffusers import FluxPipeline
 from flow import _times, image_ids
 from layout import TEXT_TOKENS, load
 from PIL import Image
 from scenes import sample
-from styles import STYLES, Style, apply
+from styles import STYLES, Style, blended
 from torch import Tensor, nn
 from torch.func import functional_call
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIRST_SEED = 30_000_000  # scenes that neither the model's training nor its evaluation drew
-CAPTIONS = 4  # per picture and per mirror image
+CAPTIONS = 4  # per picture
 QUALITY = 78
 RATE = 1e-3
+HALVES = 0.12  # share of the steps that train strength 0.5, on pictures half way to the style
+OWN_NOISE = 0.5  # share of the examples that start from the noise their picture was drawn from
 
 
 def pack(work: Path, count: int) -> None:
@@ -40,27 +42,25 @@ def pack(work: Path, count: int) -> None:
     from draw import draw
 
     work.mkdir(parents=True, exist_ok=True)
-    ends, blob, texts = [], io.BytesIO(), []
+    ends, blob = [], io.BytesIO()
     for i in range(count):
         scene = sample(FIRST_SEED + i)
-        rng = random.Random(scene.seed * 31 + 7)
         Image.fromarray(draw(scene)).save(part := io.BytesIO(), "WEBP", quality=QUALITY, method=4)
         blob.write(part.getvalue())
         ends.append(blob.tell())
-        texts.append([caption(s, rng) for s in (scene, scene.mirrored()) for _ in range(CAPTIONS)])
     (work / "pictures.bin").write_bytes(blob.getvalue())
-    (work / "pictures.json").write_text(json.dumps({"ends": ends, "captions": texts}) + "\n")
+    (work / "pictures.json").write_text(json.dumps({"ends": ends}) + "\n")
     print(f"{count} pictures, {blob.tell() / 1e6:.1f} MB")
 
 
-def unpack(work: Path, device: str, most: int = 0) -> tuple[Tensor, list[list[str]]]:
-    """The drawn pictures (n, 3, 256, 256) as uint8 on the device, and their captions."""
+def unpack(work: Path, device: str, most: int = 0) -> Tensor:
+    """The drawn pictures (n, 3, 256, 256) as uint8 on the device."""
     index, blob = json.loads((work / "pictures.json").read_text()), (work / "pictures.bin").read_bytes()
     ends = index["ends"][: most or None]
     parts = [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda p: np.asarray(Image.open(io.BytesIO(p)).convert("RGB")), parts))
-    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2), index["captions"][: len(ends)]
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
 
 
 def clean(pictures: Tensor) -> Tensor:
@@ -75,6 +75,7 @@ class Frozen:
         self.pipe, self.vae, self.net = pipe, pipe.vae, pipe.transformer
         self.base = {k: v.detach().clone() for k, v in self.net.named_parameters()}
         self.device = next(iter(self.base.values())).device
+        self.ids = image_ids(self.device.type)
         for part in (pipe.vae, pipe.transformer, pipe.text_encoder, pipe.text_encoder_2):
             part.requires_grad_(False).eval()
 
@@ -84,6 +85,16 @@ class Frozen:
         z = self.vae.encode(x).latent_dist.mode()
         z = (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
         return FluxPipeline._pack_latents(z, len(x), 16, 32, 32)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, size: int = 64) -> Tensor:
+        """Packed latents as uint8 pictures."""
+        out = []
+        for part in latents.split(size):
+            z = FluxPipeline._unpack_latents(part, 256, 256, 8)
+            z = z / self.vae.config.scaling_factor + self.vae.config.shift_factor
+            out.append((self.vae.decode(z).sample.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8))
+        return torch.cat(out)
 
     @torch.no_grad()
     def through(self, x: Tensor) -> Tensor:
@@ -111,21 +122,21 @@ class Frozen:
 
 
 @torch.no_grad()
-def styled_latents(frozen: Frozen, pictures: Tensor, style: Style, size: int = 100) -> Tensor:
-    """All pictures of a style and their mirror images as packed latents (n, 2, 256, 64)."""
+def styled_latents(frozen: Frozen, pictures: Tensor, style: Style, share: float = 1.0, size: int = 100) -> Tensor:
+    """Pictures that went this share of the way to a style, as packed latents (n, 256, 64)."""
     out = []
-    for i in range(0, len(pictures), size):
-        x = clean(pictures[i : i + size])
-        # mirrored first: hatching and light keep their direction
-        views = [frozen.encode(apply(style, v)).to(torch.bfloat16) for v in (x, x.flip(3))]
-        out.append(torch.stack(views, 1))
+    for part in pictures.split(size):
+        x = clean(part)
+        out.append(frozen.encode(blended(style, x, torch.full_like(x[:, 0, 0, 0], share))).to(torch.bfloat16))
     return torch.cat(out)
 
 
-def _step(lora: Lora, frozen: Frozen, x0: Tensor, words: Tensor, pooled: Tensor, ids: Tensor) -> Tensor:
+def _step(
+    lora: Lora, frozen: Frozen, x0: Tensor, noise: Tensor, words: Tensor, pooled: Tensor, strength: float
+) -> Tensor:
     """The loss of one batch: the squared error of the velocity (noise - latents) at random times."""
     n, device = len(x0), x0.device
-    noise, t = torch.randn_like(x0), _times(n, device.type)
+    t = _times(n, device.type)
     x = torch.lerp(x0, noise, t[:, None, None])
     txt = torch.zeros(TEXT_TOKENS, 3, device=device)
     inputs = {
@@ -134,28 +145,43 @@ def _step(lora: Lora, frozen: Frozen, x0: Tensor, words: Tensor, pooled: Tensor,
         "pooled_projections": pooled.float(),
         "encoder_hidden_states": words.float(),
         "txt_ids": txt,
-        "img_ids": ids,
+        "img_ids": frozen.ids,
         "return_dict": False,
     }
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        v = functional_call(frozen.net, lora.weights(frozen.base), (), inputs)[0]
+        v = functional_call(frozen.net, lora.weights(frozen.base, strength), (), inputs)[0]
     return (v.float() - (noise - x0)).square().mean()
 
 
-def train(frozen: Frozen, z: Tensor, texts: tuple[Tensor, Tensor], style: Style, seconds: float, batch: int) -> Lora:
-    """Trains one adapter for a time on the latents of its style; returns the average of its late weights."""
+def _example(z: Tensor, own: Tensor, texts: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, ...]:
+    """Latents, the noise they are mixed with, and the features of one of their captions."""
+    i = torch.randint(len(z), (batch,), device=z.device)
+    k = i * CAPTIONS + torch.randint(CAPTIONS, (batch,), device=z.device)
+    x0, fresh = z[i].float(), torch.rand(batch, device=z.device) >= OWN_NOISE
+    noise = torch.where(fresh[:, None, None], torch.randn_like(x0), own[i].float())
+    return x0, noise, texts[0][k], texts[1][k]
+
+
+def train(
+    frozen: Frozen,
+    z: tuple[Tensor, Tensor],
+    own: Tensor,
+    texts: tuple[Tensor, Tensor],
+    style: Style,
+    seconds: float,
+    batch: int,
+) -> Lora:
+    """Trains one adapter for a time on latents of its style, whole and half; returns the mean of its late weights."""
     seed = 100 + STYLES.index(style)
     torch.manual_seed(seed)
     lora = Lora(frozen.net, style.layout, RANK[style.layout], seed).to(frozen.device)
     kept = Lora(frozen.net, style.layout, RANK[style.layout], seed).to(frozen.device).requires_grad_(False)
     weights, averaged = list(lora.parameters()), list(kept.parameters())
     opt = torch.optim.AdamW(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
-    ids, begin, step, total = image_ids(frozen.device.type), time.time(), 0, 0.0
+    begin, step, total, coin = time.time(), 0, 0.0, random.Random(seed)
     while (done := (time.time() - begin) / seconds) < 1:
-        i = torch.randint(len(z), (batch,), device=z.device)
-        m = torch.randint(2, (batch,), device=z.device)
-        k = (i * 2 + m) * CAPTIONS + torch.randint(CAPTIONS, (batch,), device=z.device)
-        loss = _step(lora, frozen, z[i, m].float(), texts[0][k], texts[1][k], ids)
+        half = coin.random() < HALVES
+        loss = _step(lora, frozen, *_example(z[half], own, texts, batch), strength=0.5 if half else 1.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         opt.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 30) * (0.02 + 0.98 * math.cos(math.pi / 2 * done))
@@ -203,9 +229,10 @@ def run(args: argparse.Namespace) -> None:
     pipe = load(args.model, torch.float32, DEVICE)
     _settle(pipe)
     frozen = Frozen(pipe)
-    pictures, captions = unpack(args.work, DEVICE, args.pictures)
-    texts = frozen.texts([c for row in captions for c in row])
-    print(f"{len(pictures)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
+    pictures = unpack(args.work, DEVICE, args.pictures)
+    own = distill.collect(frozen, args.model, args.draw_seconds, args.draw_steps, args.draw_batch, args.most)
+    texts = frozen.texts(distill.paraphrases(own.scenes, CAPTIONS))
+    print(f"{len(own.scenes)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
     for folder in (args.out, args.state):
         folder.mkdir(parents=True, exist_ok=True)
     loras: list[nn.Module] = []
@@ -215,15 +242,16 @@ def run(args: argparse.Namespace) -> None:
             lora = Lora(frozen.net, style.layout, RANK[style.layout], 0).to(DEVICE)
             lora.load_state_dict(torch.load(state, map_location=DEVICE))
         else:
-            z = styled_latents(frozen, pictures, style)
+            halves = styled_latents(frozen, own.pictures[:2000], style, 0.5)
+            z = (styled_latents(frozen, own.pictures, style), halves)
             print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
-            lora = train(frozen, z, texts, style, args.seconds, args.batch)
+            lora = train(frozen, z, own.noise, texts, style, args.seconds, args.batch)
             torch.save(lora.state_dict(), state)
         save(lora, style, args.out)
         loras.append(round_to_file(lora))
     print(f"adapters after {time.time() - begin:.0f}s", flush=True)
-    scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))]
-    style_report.report(frozen, pictures, scenes, loras, args)
+    scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))] + own.scenes
+    style_report.report(frozen, torch.cat([pictures, own.pictures]), scenes, loras, args)
     print(f"all done after {time.time() - begin:.0f}s", flush=True)
 
 
@@ -235,7 +263,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("assets/models/tiny-scenes"))
     parser.add_argument("--out", type=Path, help="run: where the adapters, the report and the sheet are written")
     parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="run: weights to go on from")
-    parser.add_argument("--pictures", type=int, default=0, help="run: use so many, 0 = all")
+    parser.add_argument("--pictures", type=int, default=0, help="run: drawn pictures for the readers, 0 = all")
+    parser.add_argument("--draw-seconds", type=float, default=36.0, help="run: time for the model's own pictures")
+    parser.add_argument("--draw-steps", type=int, default=16)
+    parser.add_argument("--draw-batch", type=int, default=256)
+    parser.add_argument("--most", type=int, default=8000, help="run: the model's own pictures to keep")
     parser.add_argument("--seconds", type=float, default=38.0, help="run: training time per adapter")
     parser.add_argument("--reader-seconds", type=float, default=15.0, help="run: training time of the style reader")
     parser.add_argument("--batch", type=int, default=128)

@@ -1,4 +1,4 @@
-"""The three styles as filters over drawn pictures; each keeps colour, light and shapes readable."""
+"""The three styles as filters over pictures; each keeps colour, light and shapes readable."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def _edges(x: Tensor, sigma: float) -> Tensor:
     return (dx.square() + dy.square()).sqrt().amax(1, keepdim=True)
 
 
+def _without_specks(x: Tensor, size: int) -> Tensor:
+    """The picture without what is bright and smaller than a size: stars, flakes, lit windows."""
+    edge = size // 2
+    low = -F.max_pool2d(-F.pad(x, (edge,) * 4, mode="replicate"), size, 1)
+    return F.max_pool2d(F.pad(low, (edge,) * 4, mode="replicate"), size, 1)
+
+
 def _blocks(x: Tensor, block: int) -> Tensor:
     """Square pixels of a size; each leans to what stands out in its square, so that small things stay."""
     mean = F.avg_pool2d(x, block)
@@ -55,26 +62,28 @@ def pixel_art(x: Tensor) -> Tensor:
     """Square pixels of 16, and of 8 where there is something small to see, in few strong colours."""
     coarse, fine = _blocks(x, 2 * BLOCK), _blocks(x, BLOCK)
     detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), 2 * BLOCK)
-    squares = torch.where(F.interpolate(detail, scale_factor=2 * BLOCK, mode="nearest") > 0.035, fine, coarse)
+    squares = torch.where(F.interpolate(detail, scale_factor=2 * BLOCK, mode="nearest") > 0.022, fine, coarse)
     return (_saturated(squares, 1.2) * 7).round() / 7
 
 
 def pencil_sketch(x: Tensor) -> Tensor:
-    """Dark bold lines on paper, with a pale wash of the picture's colours."""
+    """Dark bold lines on paper, over a pale wash that keeps light and colours; specks get no outline."""
     paper = torch.tensor((0.98, 0.96, 0.91), device=x.device, dtype=x.dtype)[:, None, None]
-    wash = paper * (0.42 + 0.58 * _saturated(_blur(x, 2.0), 1.7))
-    line = (_blur(_edges(x, 0.9) * 15 - 0.25, 0.9)).clamp(0, 1)
-    graphite = 0.05 + 0.32 * _saturated(_blur(x, 1.0), 1.8)  # keeps a tint, so that a red thing stays red
-    return torch.lerp(wash, graphite, 0.9 * line).clamp(0, 1)
+    wash = paper * (0.34 + 0.66 * _saturated(_blur(x, 1.2), 1.6))
+    bold = _without_specks(x, 5).clamp(min=1e-4).pow(0.8)  # dark pictures have lines too
+    line = (_blur(_edges(bold, 0.9) * 20 - 0.25, 1.0)).clamp(0, 1)
+    graphite = 0.03 + 0.34 * _saturated(_blur(x, 1.0), 1.8)  # keeps a tint, so that a red thing stays red
+    return torch.lerp(wash, graphite, 0.92 * line).clamp(0, 1)
 
 
 def neon_night(x: Tensor) -> Tensor:
     """A darkened picture whose outlines glow in their own colours."""
-    dark = _saturated(x, 1.5).clamp(min=1e-4).pow(1.5) * 0.58
-    hue = _saturated(_blur(x, 1.5), 3.0)
+    strong = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)  # coloured things stay bright
+    dark = _saturated(x, 1.4).clamp(min=1e-4).pow(1.3) * (0.56 + 0.24 * strong)
+    hue = _saturated(_blur(x, 1.5), 2.5)
     hue = hue / hue.amax(1, keepdim=True).clamp(min=0.2)
-    tube = (_edges(x, 0.8) * 12 - 0.3).clamp(0, 1)
-    glow = (_blur(tube * hue, 5.0) * 1.6).clamp(0, 1)
+    tube = (_edges(x, 0.8) * 11 - 0.35).clamp(0, 1)
+    glow = (_blur(tube * hue, 5.0) * 1.4).clamp(0, 1)
     return (1 - (1 - dark) * (1 - 0.9 * tube * hue) * (1 - glow)).clamp(0, 1)
 
 
