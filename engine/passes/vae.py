@@ -58,7 +58,7 @@ def tiles(vae: Any, config: EngineConfig) -> dict[str, Any]:
         raise UsageError(message, param="vae_config")
     asked = {name: getattr(config.vae_config, name) for name in TILES}
     asked = {name: value for name, value in asked.items() if value is not None}
-    found = _square(vae, asked) if hasattr(vae, "tile_sample_min_size") else _sides(vae, asked, config)
+    found = _square(vae, asked, config) if hasattr(vae, "tile_sample_min_size") else _sides(vae, asked, config)
     return found | _over_time(vae, config)
 
 
@@ -69,12 +69,20 @@ def _refuse(name: str, problem: str) -> UsageError:
 def _sides(vae: Any, asked: dict[str, int], config: EngineConfig) -> dict[str, Any]:
     """Tiles with a height, a width and perhaps a length of their own."""
     known = [name for name in TILES if hasattr(vae, name)]
+    asked = dict(asked)
     blended = config.vae_config.blend_num_frames
     if blended is not None:
         if "tile_sample_stride_num_frames" in asked:
             raise _refuse("blend_num_frames", "excludes tile_sample_stride_num_frames; give one of them")
-        length = asked.get("tile_sample_min_num_frames", getattr(vae, "tile_sample_min_num_frames", 0))
-        asked = {**asked, "tile_sample_stride_num_frames": length - blended}
+        if "tile_sample_stride_num_frames" not in known:
+            raise _refuse("blend_num_frames", f"{type(vae).__name__} has no tiles over time")
+        length = asked.get("tile_sample_min_num_frames", vae.tile_sample_min_num_frames)
+        factor = vae.temporal_compression_ratio
+        if not 0 <= blended < length or (length - blended) % factor:
+            problem = f"must be below the {length} frames of a tile by a multiple of {factor}, got {blended}"
+            raise _refuse("blend_num_frames", problem)
+        asked["tile_sample_stride_num_frames"] = length - blended
+    derived: dict[str, int] = {}
     for name, value in asked.items():
         if name not in known:
             of = listed(known or ("none",))
@@ -82,6 +90,11 @@ def _sides(vae: Any, asked: dict[str, int], config: EngineConfig) -> dict[str, A
         over_time = name.endswith("num_frames")
         factor = vae.temporal_compression_ratio if over_time else vae.spatial_compression_ratio
         _check_multiple(name, value, factor)
+        stride = name.replace("min", "stride")
+        if stride not in asked:  # what the tile's own stride was to its size
+            steps = value * getattr(vae, stride) // (getattr(vae, name) * factor)
+            derived[stride] = max(1, steps) * factor
+    asked |= derived
     whole = {name: asked.get(name, getattr(vae, name)) for name in known}
     for name in (name for name in asked if whole[name.replace("min", "stride")] > whole[name.replace("stride", "min")]):
         size = whole[name.replace("stride", "min")]
@@ -89,10 +102,12 @@ def _sides(vae: Any, asked: dict[str, int], config: EngineConfig) -> dict[str, A
     return asked
 
 
-def _square(vae: Any, asked: dict[str, int]) -> dict[str, Any]:
+def _square(vae: Any, asked: dict[str, int], config: EngineConfig) -> dict[str, Any]:
     """Tiles that are as high as wide, and overlap by a share of that."""
     if "tile_sample_min_num_frames" in asked or "tile_sample_stride_num_frames" in asked:
         raise _refuse("tile_sample_min_num_frames", f"{type(vae).__name__} has no tiles over time")
+    if config.vae_config.blend_num_frames is not None:
+        raise _refuse("blend_num_frames", f"{type(vae).__name__} has no tiles over time")
     before = vae.tile_sample_min_size if isinstance(vae.tile_sample_min_size, int) else vae.tile_sample_min_size[0]
     factor = before // vae.tile_latent_min_size
     values = {}

@@ -114,6 +114,32 @@ def test_a_vae_that_tiles_over_time() -> None:
     assert not network.use_framewise_decoding
 
 
+@pytest.mark.parametrize(
+    ("asked", "stride"),
+    [({"tile_sample_min_height": 128}, 96), ({"tile_sample_min_height": 40}, 24), ({"tile_sample_min_height": 8}, 8)],
+)
+def test_a_tile_size_alone_keeps_the_share_of_its_overlap(asked: dict[str, int], stride: int) -> None:
+    from diffusers import AutoencoderKLWan
+
+    network = AutoencoderKLWan(base_dim=8, z_dim=4, num_res_blocks=1, dim_mult=[1, 1, 1, 1])
+    vae.apply(network, _config(**asked))
+    found = (network.tile_sample_min_height, network.tile_sample_stride_height, network.tile_sample_stride_width)
+    assert found == (asked["tile_sample_min_height"], stride, 192)
+
+
+@pytest.mark.parametrize("blend", [16, 20, 3])
+def test_frames_that_no_tile_can_blend_are_refused_by_their_own_name(blend: int) -> None:
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    network = AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    )
+    with pytest.raises(UsageError) as caught:
+        vae.tiles(network, _config(blend_num_frames=blend))
+    expected = f"must be below the 16 frames of a tile by a multiple of 4, got {blend}"
+    assert caught.value.message == f"vae_config.blend_num_frames: {expected}"
+
+
 def test_a_vae_of_another_class_draws_edits_and_previews(
     flux_folder: Path, whole: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:
@@ -144,6 +170,8 @@ def test_a_vae_of_another_class_draws_edits_and_previews(
         ("flux", {"tile_sample_stride_height": 40}, "a stride of 40 leaves gaps between tiles of 32"),
         ("flux", {"tile_sample_min_height": 32, "tile_sample_min_width": 64}, "AutoencoderKL has square tiles"),
         ("flux", {"tile_sample_min_num_frames": 8}, "AutoencoderKL has no tiles over time"),
+        ("flux", {"blend_num_frames": 4}, "blend_num_frames: AutoencoderKL has no tiles over time"),
+        ("wan", {"blend_num_frames": 4}, "blend_num_frames: AutoencoderKLWan has no tiles over time"),
         ("flux", {"use_temporal_tiling": True}, "use_temporal_tiling: AutoencoderKL has no tiles over time"),
         ("wan", {"tile_sample_min_num_frames": 8}, "AutoencoderKLWan has no such tiles; what can be set: tile_sample_"),
         ("wan", {"tile_sample_stride_width": 512}, "a stride of 512 leaves gaps between tiles of 256"),
