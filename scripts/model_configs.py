@@ -122,6 +122,9 @@ KL_WIDTHS = KL | {"block_out_channels": [128, 256, 512, 512], "layers_per_block"
 FLUX_VAE = diffusers(
     "AutoencoderKL", **KL_WIDTHS, **NO_QUANT, latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159
 )
+SD3_VAE = diffusers(
+    "AutoencoderKL", **KL_WIDTHS, **NO_QUANT, latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609
+)
 SDXL_VAE = diffusers("AutoencoderKL", **KL_WIDTHS, latent_channels=4, scaling_factor=0.13025, force_upcast=True)
 GLM_VAE = diffusers(
     "AutoencoderKL", **KL, **NO_QUANT, block_out_channels=[128, 512, 1024, 1024], layers_per_block=3,
@@ -256,6 +259,21 @@ def hunyuan(shift: float) -> Model:
     return "HunyuanVideoPipeline", parts, {}
 
 
+def sd3() -> Model:
+    transformer = diffusers(
+        "SD3Transformer2DModel", num_layers=38, num_attention_heads=38, attention_head_dim=64, pos_embed_max_size=192,
+        dual_attention_layers=[], qk_norm="rms_norm", caption_projection_dim=2432, pooled_projection_dim=2048,
+        in_channels=16, out_channels=16, patch_size=2, joint_attention_dim=4096,
+    )  # fmt: skip
+    clip_l = transformers("CLIPTextModelWithProjection", **CLIP_L[2])
+    parts = {
+        "scheduler": flow(shift=3.0), "vae": SD3_VAE, "text_encoder": clip_l, "tokenizer": CLIP_TOKENIZER,
+        "text_encoder_2": CLIP_BIG_G, "tokenizer_2": CLIP_TOKENIZER, "text_encoder_3": T5_XXL,
+        "tokenizer_3": T5_TOKENIZER, "transformer": transformer,
+    }  # fmt: skip
+    return "StableDiffusion3Pipeline", parts, {}
+
+
 def sdxl() -> Model:
     unet = diffusers(
         "UNet2DConditionModel", sample_size=128, block_out_channels=[320, 640, 1280], layers_per_block=2,
@@ -304,6 +322,7 @@ MODELS: dict[str, Model] = {
     "HunyuanVideo": hunyuan(7.0),
     "FastHunyuan-diffusers": hunyuan(17.0),
     "Ovis-Image-7B": ovis(),
+    "stable-diffusion-3.5-large": sd3(),
     "stable-diffusion-xl-base-1.0": sdxl(),
 }
 

@@ -183,10 +183,11 @@ MODELS: tuple[ModelSpec, ...] = (
         pipeline="StableDiffusion3Pipeline",
         tasks=("T2I",),
         features=(IMG2IMG,),
+        variants={IMG2IMG: "StableDiffusion3Img2ImgPipeline"},
         where={},
         defaults=size(1024, 1024, 28, guidance_scale=3.5, strength=0.6, max_sequence_length=256),
         uses=("guidance_scale", "negative_prompt", "max_sequence_length", "image_path", "strength"),
-        limits={"max_sequence_length": 512},
+        limits={"max_sequence_length": 512, "height": 3072, "width": 3072},  # its positions: 192 patches a side
         cfg_scale="guidance_scale",
         max_pixels=1536 * 1536,
     ),

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import match
+from engine.catalog import IMG2IMG, by_name, match
+from engine.errors import UsageError
+from engine.resolve import resolve
+from engine.types import Request
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,14 @@ from engine.catalog import match
 def test_a_folder_tells_the_models_of_one_pipeline_class_apart(pipeline: str, configs: Any, name: str) -> None:
     spec = match("/models/mine", None, pipeline, configs)
     assert spec is not None and spec.id.rsplit("/", 1)[-1] == name
+
+
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_sd3_has_positions_for_3072_pixels_a_side(side: str) -> None:
+    spec = by_name("stable-diffusion-3.5-large")
+    assert spec is not None and spec.variants == {IMG2IMG: "StableDiffusion3Img2ImgPipeline"}
+    other = "width" if side == "height" else "height"
+    assert resolve(Request(prompt="x", **{side: 3072, other: 512}), spec)
+    with pytest.raises(UsageError) as caught:
+        resolve(Request(prompt="x", **{side: 3088, other: 512}), spec)
+    assert caught.value.message == f"{side}: must be at most 3072 for {spec.id}, got 3088"
