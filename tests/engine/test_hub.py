@@ -480,12 +480,8 @@ def test_bundled_adapters_go_by_their_own_name_or_that_of_their_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "_shelves", lambda: (tmp_path / "wheel" / "models", tmp_path / "checkout" / "models"))
-    for name in (
-        "checkout/loras/neon.safetensors",
-        "checkout/loras/pixel/lora.safetensors",
-        "checkout/loras/README.md",
-    ):
-        write(tmp_path / name, "x")
+    for name in ("neon.safetensors", "pixel/lora.safetensors", "README.md"):
+        write(tmp_path / "checkout/loras" / name, "x")
     write(tmp_path / "wheel" / "loras" / "neon.safetensors", "the installed one")
     assert hub.bundled_loras() == {
         "neon": tmp_path / "wheel/loras/neon.safetensors",
