@@ -134,7 +134,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"{result['prompts']} prompts with combinations that training never saw, {result['steps']} steps, true CFG",
         f"{result['scale']}, the same seeds in every row. Styles are read by a",
-        "reader trained on drawn pictures: plain, in each style, part styled and in two styles; half of them through",
+        "reader trained on drawn pictures and on the model's own: plain, in each style, part styled and in two styles; half of them through",
         "the autoencoder.",
         "",
         f"| set | {' | '.join(KEYS)} | {' | '.join(s.name + ' read' for s in STYLES)} |",
