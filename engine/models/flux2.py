@@ -1,4 +1,4 @@
-"""FLUX.2 dev, klein and klein-base: text to image, with any number of reference images."""
+"""FLUX.2 dev, klein and klein-base: text to image, with up to ten reference images."""
 
 from __future__ import annotations
 

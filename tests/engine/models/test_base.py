@@ -61,3 +61,16 @@ def test_a_family_without_a_verb_says_so() -> None:
     state: Any = None
     with pytest.raises(TypeError, match="BaseModel must say how a prompt is encoded"):
         MODEL.encode(state)
+
+
+def test_the_clean_latents_of_a_run_that_starts_from_an_image_use_its_own_sigma() -> None:
+    scheduler = SimpleNamespace(sigmas=torch.tensor([1.0, 0.8, 0.5, 0.0]), begin_index=1)
+    state: Any = SimpleNamespace(scheduler=scheduler, step=1, latents=torch.tensor([2.0]))
+    assert MODEL.clean(state, torch.tensor([1.0])).tolist() == [1.5]
+
+
+def test_a_clip_is_shown_by_its_middle_frame() -> None:
+    vae: Any = SimpleNamespace(config=FrozenDict({"scaling_factor": 1.0}))
+    model = BaseModel(MODELS[0], {"vae": vae})
+    frames = torch.arange(5.0).view(1, 1, 5, 1, 1)
+    assert model.latent_image(SimpleNamespace(), frames).tolist() == [[[[2.0]]]]  # type: ignore[arg-type]

@@ -53,6 +53,13 @@ def test_the_plan(
     assert (" ".join(sorted(plan.offloaded)), " ".join(sorted(plan.streamed))) == (offloaded, streamed)
 
 
+def test_the_image_encoder_has_a_flag_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "_free_bytes", lambda device: 100e6)
+    components = {"image_encoder": Sized(5), "transformer": Sized(15), "vae": Sized(5)}
+    config = EngineConfig(image_encoder_cpu_offload=True, dit_cpu_offload=False)
+    assert placement.plan(components, config, CUDA).offloaded == {"image_encoder"}
+
+
 @pytest.mark.parametrize(
     ("sizes", "offloaded", "streamed"),
     [

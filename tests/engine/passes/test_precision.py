@@ -27,6 +27,12 @@ def test_each_flag_reaches_its_components() -> None:
     assert plan == {"text_encoder": "fp32", "text_encoder_2": "bf16", "transformer": "fp16", "vae": "fp32"}
 
 
+def test_the_image_encoder_has_a_flag_of_its_own() -> None:
+    config = EngineConfig(image_encoder_precision="fp16", vae_precision="fp32", dit_precision="bf16")
+    plan = precision.plan(("image_encoder", "transformer", "vae"), config, DEV)
+    assert plan == {"image_encoder": "fp16", "transformer": "bf16", "vae": "fp32"}
+
+
 def test_one_value_serves_all_text_encoders() -> None:
     plan = precision.plan(NAMES, EngineConfig(text_encoder_precisions=("fp32",)), DEV)
     assert plan["text_encoder"] == plan["text_encoder_2"] == "fp32"
