@@ -190,10 +190,17 @@ def _bytes(source: str, field: str) -> bytes:
         raise _fail(field, source, "no such file")
     if path.is_dir():
         raise _fail(field, source, "is a folder")
+    if not path.is_file():  # a device or a pipe, which may never end
+        raise _fail(field, source, "is no regular file")
+    bound = fetch.Rules().max_bytes
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(bound + 1)
     except OSError as error:
         raise _fail(field, source, f"cannot be read: {error.strerror}") from error
+    if len(data) > bound:
+        raise _fail(field, source, f"is larger than {bound / 1e6:g} MB", "image_too_large")
+    return data
 
 
 def _is_data(source: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import struct
 import subprocess
 import zlib
@@ -121,10 +122,10 @@ def test_what_is_no_image_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert message(lambda: media.sha256_of("gone.png", "video_path")) == "video_path: gone.png: no such file"
     assert message(lambda: media.open_image(str(tmp_path))) == f"image_path: {tmp_path}: is a folder"
 
-    def denied(self: Path) -> bytes:
+    def denied(self: Path, mode: str) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     assert message(lambda: media.open_image(str(text))) == f"image_path: {text}: cannot be read: Permission denied"
 
 
@@ -412,3 +413,17 @@ def test_the_recipe_can_be_left_out(tmp_path: Path) -> None:
 def test_the_names_of_the_recipe_are_offered_here_too() -> None:
     assert media.read_recipe is recipe_file.read_recipe
     assert media.parameters_text is recipe_file.parameters_text
+
+
+def test_a_file_that_never_ends_or_is_too_large_is_refused(tmp_path: Path) -> None:
+    assert message(lambda: media.open_image("/dev/zero")) == "image_path: /dev/zero: is no regular file"
+    os.mkfifo(tmp_path / "pipe")
+    assert message(lambda: media.open_image(str(tmp_path / "pipe"))).endswith("pipe: is no regular file")
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(50_000_001)
+    found = message(lambda: media.open_image(str(large)), code="image_too_large")
+    assert found == f"image_path: {large}: is larger than 50 MB"
+    with large.open("wb") as file:
+        file.truncate(50_000_000)
+    assert len(media.sha256_of(str(large))) == 64
