@@ -329,6 +329,8 @@ def _check_complete(config: EngineConfig, root: Path, keys: list[str]) -> None:
         folder = root / key
         if not folder.is_dir():
             raise ModelError(f"{config.model_path}: is incomplete: the folder of its component '{key}' is missing")
+        if not any(folder.iterdir()):
+            raise ModelError(f"{config.model_path}: is incomplete: the folder of its component '{key}' is empty")
         if not (folder / "config.json").is_file() or key in _given(config.component_weights_paths):
             continue
         names = {path.name for path in folder.iterdir() if path.exists()}  # a broken link is no file

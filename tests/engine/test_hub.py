@@ -235,6 +235,9 @@ def test_absent_weights(tmp_path: Path) -> None:
     assert message(lambda: locate(tmp_path)) == expected
     assert message(lambda: locate(tmp_path, trust_remote_code=True)) == expected
     assert locate(tmp_path, load_format="dummy").folder == tmp_path
+    (tmp_path / "vae" / "config.json").unlink()
+    expected = f"{tmp_path}: is incomplete: the folder of its component 'vae' is empty"
+    assert message(lambda: locate(tmp_path)) == expected
 
 
 def test_an_absent_shard_is_named(tmp_path: Path) -> None:
@@ -494,6 +497,5 @@ def test_a_model_id_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     expected = f"--model-id: Qwen/Qwen-Image is a QwenImagePipeline, but {folder} a FluxPipeline"
     assert message(lambda: locate(folder, model_id="Qwen-Image"), UsageError) == expected
     assert message(lambda: plan(folder, model_id="Qwen-Image"), UsageError) == expected
-    spec = locate(folder, model_id="Qwen-Image", pipeline_class_name="QwenImagePipeline").spec
-    assert spec is not None
-    assert spec.id == "Qwen/Qwen-Image", "a class that is given counts"
+    given = locate(folder, model_id="Qwen-Image", pipeline_class_name="QwenImagePipeline")
+    assert given.spec, "a class that is given counts"

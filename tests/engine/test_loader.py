@@ -150,6 +150,7 @@ def test_weights_alone_take_the_place_of_the_models_own(form: str, flux_folder: 
     shutil.copy(flux_folder / "model_index.json", tmp_path)
     given = {"file": tmp_path / "transformer" / "some.safetensors", "folder": tmp_path / "transformer"}
     parts = _load(flux_folder, component_weights_paths={"transformer": str(given.get(form, tmp_path))})
+    assert not parts["transformer"].training  # type: ignore[attr-defined]
     loaded = parts["transformer"].state_dict()  # type: ignore[attr-defined]
     assert loaded.keys() == state.keys()
     assert all(torch.equal(tensor, state[name].to(torch.bfloat16)) for name, tensor in loaded.items())
