@@ -495,7 +495,6 @@ def test_bundled_adapters_go_by_their_own_name_or_that_of_their_folder(
 def test_a_model_id_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     expected = f"--model-id: Qwen/Qwen-Image is a QwenImagePipeline, but {folder} a FluxPipeline"
-    assert message(lambda: locate(folder, model_id="Qwen-Image"), UsageError) == expected
-    assert message(lambda: plan(folder, model_id="Qwen-Image"), UsageError) == expected
-    given = locate(folder, model_id="Qwen-Image", pipeline_class_name="QwenImagePipeline")
-    assert given.spec, "a class that is given counts"
+    for act in (locate, plan):
+        assert message(lambda act=act: act(folder, model_id="Qwen-Image"), UsageError) == expected  # type: ignore[misc]
+    assert locate(folder, model_id="Qwen-Image", pipeline_class_name="QwenImagePipeline").spec, "what is given counts"
