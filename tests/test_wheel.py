@@ -83,7 +83,7 @@ def test_the_wheel_holds_code_and_bundled_files_only(source: Path, wheel: Path) 
     code = {str(path.relative_to(source)) for name in CODE for path in (source / name).rglob("*.py")}
     bundled = {
         f"engine/{path.relative_to(source)}"
-        for folder in ("models", "configs")
+        for folder in ("models", "configs", "loras")
         for path in (source / "assets" / folder).rglob("*")
         if path.is_file()
     }
