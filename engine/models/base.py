@@ -75,13 +75,22 @@ def assemble(cls: Any, components: Mapping[str, Any], settings: Mapping[str, Any
 
 
 class BaseModel:
-    """A flow-matching family with one denoiser. A subclass writes `encode`, `noise`, `schedule` and `predict`."""
+    """A flow-matching family with one denoiser. A subclass writes `noise`, `schedule`, `predict` and how it encodes.
+
+    It names the `stock` pipeline whose parts it uses, as `helpers`, and whose `__call__` it never does.
+    """
 
     exclusive = False
     masked = True
+    stock: Any = None
 
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         self.spec, self.components = spec, components
+        self.helpers: Any = self.stock and assemble(self.stock, components, spec.settings)
+
+    @property
+    def network(self) -> Any:
+        return self.components["transformer"]
 
     def stages(self) -> Sequence[Stage]:
         return [encode.text(self), encode.image(self), schedule.schedule(self), latents.latents(self)]
@@ -91,6 +100,15 @@ class BaseModel:
         return False
 
     def encode(self, state: State) -> None:
+        """Encode one prompt after the other; a family whose helper wants both at once writes its own."""
+        request = state.request
+        state.cond = self.conditioning(state, request.prompt or "")
+        # As diffusers: guidance needs a scale above 1 and a negative prompt, of which "" is one.
+        if self.guided(state) and request.negative_prompt is not None:
+            state.uncond = self.conditioning(state, request.negative_prompt)
+
+    def conditioning(self, state: State, prompt: str) -> dict[str, Any]:
+        """Return what the network is told by a prompt, by the names of its arguments."""
         raise TypeError(f"{type(self).__name__} must say how a prompt is encoded")
 
     def encode_image(self, state: State) -> None:
@@ -116,9 +134,13 @@ class BaseModel:
         """Classifier-free guidance (Ho and Salimans, 2022): uncond + scale * (cond - uncond)."""
         if uncond is None:
             return cond
+        return uncond + self.guidance_of_step(state) * (cond - uncond)
+
+    def guidance_of_step(self, state: State) -> float:
+        """Return the scale of classifier-free guidance at the step that a run is at."""
         assert self.spec.cfg_scale is not None
         scale: float = getattr(state.request, self.spec.cfg_scale)
-        return uncond + scale * (cond - uncond)
+        return scale
 
     def decode(self, state: State) -> None:
         """Decode one picture; a family of clips writes its own."""

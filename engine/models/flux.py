@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers import FluxInpaintPipeline
 
 from engine.models.packed import PackedModel
@@ -23,13 +22,10 @@ class Model(PackedModel):
         dtype = self.network.dtype
         rows, columns = self.tokens(state)
         image_ids = self.helpers._prepare_latent_image_ids(1, rows, columns, state.device, dtype)
-        guidance = None
-        if self.network.config.guidance_embeds:
-            guidance = torch.full([1], state.request.guidance_scale or 0.0, device=state.device, dtype=torch.float32)
         return {
             "encoder_hidden_states": embeds.to(dtype),
             "pooled_projections": pooled.to(dtype),
             "txt_ids": text_ids.to(dtype),
             "img_ids": image_ids,
-            "guidance": guidance,
+            "guidance": self.guidance(state),
         }

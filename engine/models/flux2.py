@@ -38,14 +38,11 @@ class Model(PackedModel):
             max_sequence_length=state.request.max_sequence_length,
             text_encoder_out_layers=self.hidden_layers,
         )
-        guidance = None
-        if self.network.config.guidance_embeds:
-            guidance = torch.full([1], state.request.guidance_scale or 0.0, device=state.device, dtype=torch.float32)
         return {
             "encoder_hidden_states": embeds.to(self.network.dtype),
             "txt_ids": text_ids,
             "img_ids": self.helpers._prepare_latent_ids(torch.empty(1, 1, *self.tokens(state))).to(state.device),
-            "guidance": guidance,
+            "guidance": self.guidance(state),
         }
 
     def encode_image(self, state: State) -> None:

@@ -14,7 +14,7 @@ from diffusers.pipelines.glm_image.pipeline_glm_image import calculate_shift, re
 
 from engine import media
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, like, scale
+from engine.models.base import BaseModel, like, scale
 from engine.stages import Stage, encode, latents, schedule
 from engine.stages.decode import cancellable
 from engine.types import State
@@ -59,14 +59,11 @@ class Prior:
 class Model(BaseModel):
     """GLM-Image on diffusers' own helpers; latents are (1, 16, height / 8, width / 8), one token per 16x16 pixels."""
 
+    stock = GlmImagePipeline
+
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
-        # Its parts are used, its __call__ never.
-        self.helpers = assemble(GlmImagePipeline, {**components, PRIOR: Prior(components[PRIOR])}, spec.settings)
-
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
+        self.helpers.vision_language_encoder = Prior(components[PRIOR])
 
     @property
     def _side(self) -> int:

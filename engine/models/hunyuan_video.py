@@ -10,32 +10,22 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble
+from engine.models.base import BaseModel
 from engine.types import State
 
 
 class Model(BaseModel):
     """HunyuanVideo on diffusers' own helpers; latents are (1, channels, frames, height, width) in fp32."""
 
+    stock = HunyuanVideoPipeline
+
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
         # Its network always passes a mask over the text's padding. Half precision has kernels that are faster and take
         # none, so there the padding is cut off; in fp32, which has no such kernel, it stays, to the last bit as stock.
         self.masked = self.network.dtype == torch.float32
-        self.helpers = assemble(HunyuanVideoPipeline, components, spec.settings)  # its __call__ is never used
 
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
-
-    def encode(self, state: State) -> None:
-        request = state.request
-        state.cond = self._conditioning(state, request.prompt or "")
-        # As diffusers: guidance needs a scale above 1 and a negative prompt, of which "" is one.
-        if self.guided(state) and request.negative_prompt is not None:
-            state.uncond = self._conditioning(state, request.negative_prompt)
-
-    def _conditioning(self, state: State, prompt: str) -> dict[str, Any]:
+    def conditioning(self, state: State, prompt: str) -> dict[str, Any]:
         embeds, pooled, mask = self.helpers.encode_prompt(
             prompt=prompt, device=state.device, max_sequence_length=state.request.max_sequence_length
         )

@@ -9,43 +9,20 @@ import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, dynamic_shift, like, unscale
+from engine.models.base import BaseModel, dynamic_shift, like, unscale
 from engine.types import State
 
 
 class PackedModel(BaseModel):
     """A flow-matching family on diffusers' own helpers; latents are packed to (1, tokens, 4 * channels).
 
-    A subclass names the stock pipeline that has its helpers, and writes `conditioning`; one with a VAE for clips also
-    `to_latents` and `decode`.
+    A subclass writes `conditioning`; one with a VAE for clips also `to_latents` and `decode`.
     """
-
-    stock: Any
-
-    def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
-        super().__init__(spec, components)
-        self.helpers = assemble(self.stock, components, spec.settings)  # its parts are used, its __call__ never
-
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
-
-    def conditioning(self, state: State, prompt: str) -> dict[str, Any]:
-        """Return what the network is told by a prompt, by the names of its arguments."""
-        raise TypeError(f"{type(self).__name__} must say how a prompt is encoded")
 
     def to_latents(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return (1, 3, H, W) in [-1, 1] as latents (1, channels, h, w) in the network's scale."""
         latents: torch.Tensor = self.helpers._encode_vae_image(pixels, generator)
         return latents
-
-    def encode(self, state: State) -> None:
-        request = state.request
-        state.cond = self.conditioning(state, request.prompt or "")
-        # As diffusers: guidance needs a scale above 1 and a negative prompt, of which "" is one.
-        if self.guided(state) and request.negative_prompt is not None:
-            state.uncond = self.conditioning(state, request.negative_prompt)
 
     def encode_image(self, state: State) -> None:
         state.image = self.input_image(state, self.helpers.image_processor)
@@ -84,6 +61,12 @@ class PackedModel(BaseModel):
 
     def latent_image(self, state: State, latents: torch.Tensor) -> torch.Tensor:
         return unscale(self.unpack(state, latents), self.components["vae"])
+
+    def guidance(self, state: State) -> torch.Tensor | None:
+        """Return the guidance that a network takes as an input, if it was trained with it."""
+        if not self.network.config.guidance_embeds:
+            return None
+        return torch.full([1], state.request.guidance_scale or 0.0, device=state.device, dtype=torch.float32)
 
     def tokens(self, state: State) -> tuple[int, int]:
         """Return the rows and columns of tokens."""

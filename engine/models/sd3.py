@@ -9,22 +9,14 @@ import torch
 from diffusers import StableDiffusion3InpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, like
+from engine.models.base import BaseModel, like
 from engine.types import State
 
 
 class Model(BaseModel):
     """Stable Diffusion 3 on diffusers' own helpers; latents are (1, 16, height / 8, width / 8)."""
 
-    def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
-        super().__init__(spec, components)
-        # Its parts are used, its __call__ never.
-        self.helpers = assemble(StableDiffusion3InpaintPipeline, components, spec.settings)
-
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
+    stock = StableDiffusion3InpaintPipeline
 
     def encode(self, state: State) -> None:
         embeds, uncond_embeds, pooled, uncond_pooled = self.helpers.encode_prompt(

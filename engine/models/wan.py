@@ -26,17 +26,13 @@ class Model(BaseModel):
     the latents; otherwise it comes as further channels of the network's input.
     """
 
+    stock = WanPipeline
+
     def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
         super().__init__(spec, components)
-        # Their parts are used, their __call__ never.
-        self.helpers = assemble(WanPipeline, components, spec.settings)
         self.image_helpers = assemble(WanImageToVideoPipeline, components, spec.settings)
         self.expands: bool = self.helpers.config.expand_timesteps
         self.distilled = spec.pipeline == "WanDMDPipeline"
-
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
 
     def encode(self, state: State) -> None:
         request, guided = state.request, self.guided(state)
@@ -101,11 +97,9 @@ class Model(BaseModel):
         )[0]
         return prediction
 
-    def guide(self, state: State, cond: torch.Tensor, uncond: torch.Tensor | None) -> torch.Tensor:
-        scale = state.request.guidance_scale_2
-        if uncond is None or scale is None or self.denoiser(state) != EXPERT_2:
-            return super().guide(state, cond, uncond)
-        return uncond + scale * (cond - uncond)
+    def guidance_of_step(self, state: State) -> float:
+        second = state.request.guidance_scale_2
+        return second if second is not None and self.denoiser(state) == EXPERT_2 else super().guidance_of_step(state)
 
     def clean(self, state: State, prediction: torch.Tensor) -> torch.Tensor:
         return self._with_image(state, super().clean(state, prediction))

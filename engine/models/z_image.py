@@ -11,8 +11,7 @@ from diffusers.pipelines.z_image.pipeline_z_image import get_default_z_image_sig
 from diffusers.pipelines.z_image.pipeline_z_image_inpaint import retrieve_latents
 from diffusers.utils.torch_utils import randn_tensor
 
-from engine.catalog import ModelSpec
-from engine.models.base import BaseModel, assemble, dynamic_shift, like, scale
+from engine.models.base import BaseModel, dynamic_shift, like, scale
 from engine.types import State
 
 
@@ -24,14 +23,7 @@ class Model(BaseModel):
     need no mask in the attention. The two ways differ by rounding alone.
     """
 
-    def __init__(self, spec: ModelSpec, components: dict[str, Any]) -> None:
-        super().__init__(spec, components)
-        # Its parts are used, its __call__ never.
-        self.helpers = assemble(ZImageInpaintPipeline, components, spec.settings)
-
-    @property
-    def network(self) -> Any:
-        return self.components["transformer"]
+    stock = ZImageInpaintPipeline
 
     def encode(self, state: State) -> None:
         request = state.request

@@ -60,7 +60,7 @@ def test_latents_come_into_the_networks_scale_and_back(config: dict[str, Any], s
 def test_a_family_without_a_verb_says_so() -> None:
     state: Any = None
     with pytest.raises(TypeError, match="BaseModel must say how a prompt is encoded"):
-        MODEL.encode(state)
+        MODEL.conditioning(state, "x")
 
 
 def test_the_clean_latents_of_a_run_that_starts_from_an_image_use_its_own_sigma() -> None:
