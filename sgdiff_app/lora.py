@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from engine.env import Environment
 from engine.errors import UsageError, listed, suggest
 from engine.lora import files
 from engine.lora.facts import facts
+from engine.lora.header import printable
 from sgdiff_app.config import Settings
 from sgdiff_app.options import CommandOptions
 from sgdiff_app.plan import size
 
 VERBS = ("inspect",)
+LONGEST_PHRASE = 500  # characters of trigger words that are shown
 HEADINGS = ("name", "from", "made for", "layout", "rank", "size", "trigger words")
 
 
@@ -80,7 +82,7 @@ def _list(as_json: bool) -> Iterator[str]:
 
 def _row(entry: Entry, told: Mapping[str, Any]) -> tuple[str, ...]:
     name = entry.reference + (f" {entry.weight_name}" if entry.weight_name else "")
-    made_for = told["base_model"] or told["looks_like"] or "-"
+    made_for = printable(told["base_model"] or told["looks_like"] or "-")
     ranks = ",".join(map(str, told["ranks"])) or "-"
     return name, entry.origin, made_for, told["layout"], ranks, size(told["bytes"]), _words(told["trigger_words"])
 
@@ -89,10 +91,10 @@ def _shown(told: Mapping[str, Any]) -> Iterator[str]:
     yield f"file: {told['file']} ({size(told['bytes'])})"
     yield f"sha256: {told['sha256']}"
     if told["name"]:
-        yield f"name: {told['name']}"
+        yield f"name: {printable(told['name'])}"
     kind = "" if told["kind"] == "LoRA" else f", {told['kind']} (not supported)"
-    yield f"format: {told['layout']}{kind}, {listed(told['dtypes'])}"
-    said = f"{told['base_model']} (as the file says)" if told["base_model"] else None
+    yield f"format: {told['layout']}{kind}, {_words(told['dtypes'])}"
+    said = f"{printable(told['base_model'])} (as the file says)" if told["base_model"] else None
     guessed = f"{told['looks_like']} (by its names)" if told["looks_like"] else None
     yield f"made for: {listed(filter(None, (said, guessed))) or 'unknown'}"
     yield f"rank: {listed(told['ranks']) or '-'}"
@@ -105,10 +107,10 @@ def _shown(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"other parts: {listed(f'{name} ({count} tensors)' for name, count in others.items())}"
     yield f"trigger words: {_words(told['trigger_words'])}"
     if told["training_tags"]:
-        yield f"most frequent in training: {listed(told['training_tags'])}"
+        yield f"most frequent in training: {_words(told['training_tags'])}"
     yield "targets:"
-    yield from (f"  {count:>4}  {name}" for name, count in told["targets"].items())
+    yield from (f"  {count:>4}  {printable(name)}" for name, count in told["targets"].items())
 
 
-def _words(words: Sequence[str]) -> str:
-    return listed(words) or "-"
+def _words(words: Iterable[str]) -> str:
+    return listed(printable(word, LONGEST_PHRASE) for word in words) or "-"

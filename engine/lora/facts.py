@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,7 @@ def facts(path: Path) -> dict[str, Any]:
         raise UsageError(message, code="lora_incompatible", param="lora_path")
     parts = Counter(key.part for key in found.values())
     modules = [key.module for key in found.values()]
-    ranks = {head.tensors[key].shape[0] for key, parsed in found.items() if parsed.part == "down"}
+    ranks = {head.tensors[key].shape[0] for key, one in found.items() if one.part == "down" and head.tensors[key].shape}
     return {
         "file": str(path),
         "name": _said(head.metadata, NAMED),
@@ -97,4 +98,4 @@ def _alphas(path: Path, head: Header, found: Mapping[str, Key]) -> list[float]:
     layers = {key: head.tensors[key] for key, parsed in found.items() if parsed.part == "alpha"}
     values = header.scalars(path, layers)
     value = head.settings.get("lora_alpha")
-    return sorted(values) or ([float(value)] if isinstance(value, int | float) else [])
+    return sorted(values) or ([float(value)] if isinstance(value, int | float) and math.isfinite(value) else [])

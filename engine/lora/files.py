@@ -40,11 +40,11 @@ def _locate(reference: str, weight_name: str | None, access: Access) -> Path:
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError) as error:  # a name that is too long, a home that nobody has
         raise _missing(f"{reference}: no such file ({getattr(error, 'strerror', None) or error})") from error
-    if is_folder:
+    if is_folder and reference:  # nothing is no name of the working folder
         pattern = "*" if weight_name is None else "**/*"
         names = sorted(found.relative_to(path).as_posix() for found in path.glob(pattern) if found.is_file())
         return path / _chosen(reference, names, weight_name)
-    if exists:
+    if exists and reference:
         return path
     bundled = hub.bundled_loras()
     if reference.removesuffix(SUFFIX) in bundled:

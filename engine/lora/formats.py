@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from engine import log
@@ -25,6 +27,9 @@ logger = log.get(__name__)
 State = Mapping[str, torch.Tensor]
 TOLERATED = 0.1  # of a file's tensors may fit nothing
 SHOWN = 3  # names in a message
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FLOATS_8 = (torch.float8_e4m3fn, torch.float8_e5m2)  # which few operations take, and bf16 holds exactly
+GREATEST = 1e6  # alpha / rank that cannot be meant
 
 
 def read(
@@ -45,10 +50,19 @@ def read(
     """
     if isinstance(source, Path):
         head = header.read(source)
-        name, state, metadata, settings = source.name, load_file(source), head.metadata, head.settings
+        name, state, metadata = source.name, _loaded(source), head.metadata
+        settings = header.settings(metadata, source.parent / header.PEFT, target)
     else:
-        name, state, settings = "LoRA", dict(source), header.settings(metadata or {})
+        name, state, settings = "LoRA", dict(source), header.settings(metadata or {}, target=target)
     return _Reader(name, state, network, target, settings, alpha).adapter(metadata or {}, modules, others)
+
+
+def _loaded(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        message = f"{path}: cannot be read as safetensors: {header.printable(str(error))}"
+        raise UsageError(message, code="lora_incompatible", param="lora_path") from error
 
 
 @dataclass(slots=True)
@@ -90,6 +104,8 @@ class _Reader:
         self._check(found, unknown, skipped)
         layers, parameters = dict[str, Delta](), dict[str, torch.Tensor]()
         for module, entry in found.items():
+            if entry.parts.keys() == {"alpha"}:
+                continue
             for path, change in self._changes(module, entry):
                 if path in layers or path in parameters:
                     raise self._refused(f"changes {path} twice, the second time as {module}")
@@ -97,6 +113,8 @@ class _Reader:
                     layers[path] = change
                 else:
                     parameters[path] = change
+        if not layers and not parameters:
+            raise self._refused(f"holds nothing but alphas: {_some(list(found))}")
         left = [key for key in skipped if keys.owner(key) not in others]
         if left:
             logger.warning("%s: %s tensors are for other parts and are skipped: %s", self.name, len(left), _some(left))
@@ -167,7 +185,7 @@ class _Reader:
 
     def _changes(self, module: str, entry: _Found) -> Iterator[tuple[str, Delta | torch.Tensor]]:
         """Yield what a module of the file adds to each module, or bare parameter, that it stands for."""
-        parts = {part: self.state[key] for part, key in entry.parts.items()}
+        parts = {part: self._usable(part, key) for part, key in entry.parts.items()}
         halves = [part for part in parts if part in ("down", "up")]
         if len(halves) == 1 or ("up_bias" in parts and not halves):
             raise self._refused(f"is incomplete: {entry.parts[halves[0]] if halves else module} has no partner")
@@ -180,6 +198,24 @@ class _Reader:
         except Misfit as misfit:
             raise self._refused(f"does not fit this model: {module}: {misfit}") from None
 
+    def _usable(self, part: Part, key: str) -> torch.Tensor:
+        """Return a tensor that can be computed with. Raises UsageError."""
+        tensor, name = self.state[key], header.printable(key)
+        if part == "alpha":
+            if tensor.numel() != 1 or tensor.is_complex() or not math.isfinite(tensor.item()):
+                raise self._refused(f"is damaged: {name} is no finite number")
+            return tensor
+        if tensor.dtype in FLOATS_8:
+            tensor = tensor.bfloat16()
+        if tensor.dtype not in FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise self._refused(f"{name} is of type {kind}, of which no LoRA is made; floating-point types are read")
+        if not tensor.dim() or not tensor.numel():
+            raise self._refused(f"is damaged: {name} holds nothing to add, its shape is {list(tensor.shape)}")
+        if not math.isfinite(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)):
+            raise self._refused(f"is damaged: {name} holds values that are not finite")
+        return tensor
+
     def _scale(self, module: str, parts: Mapping[Part, torch.Tensor]) -> float:
         """Return alpha / rank: alpha of the layer, else of the adapter, else as asked for, else the rank."""
         if "down" not in parts:
@@ -187,15 +223,26 @@ class _Reader:
         rank = parts["down"].shape[0]
         alpha = float(parts["alpha"].item()) if "alpha" in parts else self._adapter_alpha(module)
         stabilized = self.settings.get("use_rslora") is True
-        return (rank if alpha is None else alpha) / (rank**0.5 if stabilized else rank)
+        scale = (rank if alpha is None else alpha) / (rank**0.5 if stabilized else rank)
+        if abs(scale) > GREATEST:
+            raise self._refused(f"is damaged: alpha of {header.printable(module)} is {alpha:g}")
+        return scale
 
     def _adapter_alpha(self, module: str) -> float | None:
         patterns = self.settings.get("alpha_pattern")
         for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-            if module == pattern or module.endswith(f".{pattern}"):
-                return float(value)
+            if re.fullmatch(r"[\w.-]+", pattern) is None:
+                told = f"its alpha_pattern '{header.printable(pattern)}' is a regular expression"
+                raise self._refused(f"{told}; names of modules are read")
+            if f".{module}".endswith(f".{pattern}"):
+                return self._number(f"alpha_pattern of {pattern}", value)
         value = self.settings.get("lora_alpha")
-        return float(value) if isinstance(value, int | float) else self.alpha
+        return self.alpha if value is None else self._number("lora_alpha", value)
+
+    def _number(self, name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= GREATEST**2:
+            raise self._refused(f"is damaged: {name} is {header.printable(str(value))}, which is no finite number")
+        return float(value)
 
     def _wanted(self, layers: Mapping[str, Delta], endings: Sequence[str] | None) -> dict[str, Delta]:
         """Return the layers whose names end as asked for. Raises UsageError when none does."""
@@ -221,5 +268,5 @@ def _some(names: Sequence[str]) -> str:
     kinds = defaultdict[str, list[str]](list)
     for name in names:
         kinds[re.sub(r"\d+", "#", name)].append(name)
-    shown = [group[0] for group in kinds.values()][:SHOWN]
+    shown = [header.printable(group[0]) for group in kinds.values()][:SHOWN]
     return listed(shown) + (", ..." if len(names) > len(shown) else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,13 @@ ADAPTER = "lora_adapter_metadata"  # where diffusers keeps the PEFT settings, as
 TRIGGERS = ("modelspec.trigger_phrase", "trigger_words", "trigger_word", "trigger_phrase", "instance_prompt")
 # Types of alpha: how one is unpacked, and the bytes before it; bf16 is the upper half of fp32.
 NUMBERS = {"F64": ("<d", b""), "F32": ("<f", b""), "F16": ("<e", b""), "BF16": ("<f", b"\0\0"), "I64": ("<q", b"")}
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I64": 64, "I32": 32, "I16": 16, "I8": 8,
+    "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+DENOISERS = ("transformer", "transformer_2", "unet")  # names before PEFT settings in the metadata that diffusers writes
+LONGEST_NAME = 100  # characters of a file's own words in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +49,13 @@ class Header:
 def read(path: Path) -> Header:
     """Read the header of a safetensors file. Raises ModelError, or UsageError for a file of another kind."""
     if path.suffix.lower() in PICKLED:
-        message = f"{path}: is pickled, and reading it could run code; convert it to safetensors"
-        raise UsageError(message, code="lora_incompatible", param="lora_path")
+        raise _refused(f"{path}: is pickled, and reading it could run code; convert it to safetensors")
     try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise _refused(f"{path}: is no regular file")
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(length) if 2 <= length <= LONGEST else b""
-            end = file.tell()
         size = path.stat().st_size
     except OSError as error:
         message = f"{path}: cannot be read: {error.strerror or error}"
@@ -58,39 +64,64 @@ def read(path: Path) -> Header:
         head = json.loads(text)
         metadata = {str(key): str(value) for key, value in head.pop("__metadata__", {}).items()}
         tensors = {
-            key: Tensor(value["dtype"], tuple(value["shape"]), end + value["data_offsets"][0])
+            key: Tensor(value["dtype"], tuple(value["shape"]), 8 + length + value["data_offsets"][0])
             for key, value in head.items()
         }
-        ends = [value["data_offsets"][1] for value in head.values()]
-        whole = max(ends, default=0) == size - end
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        message = f"{path}: is no safetensors file; LoRA files of other formats are not read"
-        raise UsageError(message, code="lora_incompatible", param="lora_path") from error
+        ends = [8 + length + value["data_offsets"][1] for value in head.values()]
+        whole = max(ends, default=8 + length) == size and _fit(list(tensors.values()), ends, 8 + length)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        raise _refused(f"{path}: is no safetensors file; LoRA files of other formats are not read") from error
     if not whole:
-        message = f"{path}: is cut off or damaged; download it again"
-        raise UsageError(message, code="lora_incompatible", param="lora_path")
+        raise _refused(f"{path}: is cut off or damaged; download it again")
     return Header(tensors, metadata, settings(metadata, path.parent / PEFT))
 
 
+def _fit(tensors: list[Tensor], ends: list[int], start: int) -> bool:
+    """Say whether tensors have as many bytes as their types and shapes say, and lie one after another."""
+    for tensor, end in sorted(zip(tensors, ends, strict=True), key=lambda entry: (entry[0].start, entry[1])):
+        bits = BITS.get(tensor.dtype)
+        if not all(isinstance(number, int) and number >= 0 for number in (*tensor.shape, tensor.start, end)):
+            return False
+        if tensor.start != start:
+            return False
+        if bits is not None and bits * math.prod(tensor.shape) != 8 * (end - start):
+            return False
+        start = end
+    return True
+
+
 def scalars(path: Path, tensors: Mapping[str, Tensor]) -> set[float]:
-    """Return the values of tensors of one number each; those of unusual types are left out."""
-    values = set()
+    """Return the values of tensors of one number each; those of unusual types, and what is not finite, are left out."""
+    values = set[float]()
     with path.open("rb") as file:
         for tensor in tensors.values():
             if tensor.dtype in NUMBERS and tensor.shape in ((), (1,)):
                 form, padding = NUMBERS[tensor.dtype]
                 file.seek(tensor.start)
                 values.add(float(struct.unpack(form, padding + file.read(struct.calcsize(form) - len(padding)))[0]))
-    return values
+    return {value for value in values if math.isfinite(value)}
 
 
-def settings(metadata: Mapping[str, str], beside: Path | None = None) -> dict[str, Any]:
-    """Return the PEFT settings of the denoiser: from the file's own metadata, else from the JSON beside it."""
+def settings(metadata: Mapping[str, str], beside: Path | None = None, target: str = "transformer") -> dict[str, Any]:
+    """Return the PEFT settings of a component: from the file's own metadata, else from the JSON beside it.
+
+    In the metadata they are named by component. A denoiser takes those of another one when it has none of its own.
+    """
     found = _object(metadata.get(ADAPTER, ""))
     if not found and beside is not None and beside.is_file():
         return _object(beside.read_text(encoding="utf-8", errors="replace"))
-    own = {key: value for key, value in found.items() if not key.startswith("text_encoder")}
-    return {re.sub(r"^(transformer(_2)?|unet)\.", "", key): value for key, value in own.items()}
+    others = () if target.startswith("text_encoder") else DENOISERS
+    for name in (target, *others):
+        own = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
+        if own:
+            return own
+    return {key: value for key, value in found.items() if "." not in key} if others else {}
+
+
+def printable(text: str, longest: int = LONGEST_NAME) -> str:
+    """Return a file's own words so that they do nothing to a terminal or log, and do not fill it."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: longest + 1])
+    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
 
 
 def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -99,7 +130,7 @@ def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
     text = next((text for text in texts if text), "")
     try:
         words = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         words = text.split(",")
     words = words if isinstance(words, list) else [words]
     return tuple(dict.fromkeys(word for word in (str(word).strip() for word in words) if word))
@@ -117,6 +148,10 @@ def tags(metadata: Mapping[str, str], most: int = 5) -> tuple[str, ...]:
 def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _refused(message: str) -> UsageError:
+    return UsageError(message, code="lora_incompatible", param="lora_path")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 
 from engine import hub, log, profiler, remote
-from engine.errors import ModelError, SgdiffError, UsageError, listed
-from engine.lora import blocks, files, formats, header, keys, refs
+from engine.errors import ModelError, UsageError, listed, suggest
+from engine.lora import blocks, facts, files, formats, header, keys, refs
 from engine.lora.blocks import Packed
 from engine.lora.layers import Beside, Layers, Merged
 from engine.remote import Access
@@ -32,11 +31,18 @@ class Loaded:
     ref: LoraRef  # as it was asked for
     file: Path
     identity: Mapping[str, str]  # name that means it on any machine, and sha256
+    owners: frozenset[str | None]  # components that its keys name; None: any denoiser
     adapters: dict[str, Packed] = field(default_factory=dict)
+    misfits: dict[str, UsageError] = field(default_factory=dict)  # why a component does not take it
 
     @property
     def nbytes(self) -> int:
         return sum(packed.block.nbytes for packed in self.adapters.values())
+
+    @property
+    def read(self) -> set[str]:
+        """The components that it has been read for."""
+        return self.adapters.keys() | self.misfits.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Use:
     loaded: Loaded
     target: str
     scale: float
+    together: frozenset[str] = field(default=frozenset(), compare=False)  # what "all" meant, if that was asked for
 
 
 LoraSet = tuple[Use, ...]
@@ -99,14 +106,15 @@ class LoraManager:
 
     def record(self, wanted: LoraSet) -> list[dict[str, Any]]:
         """Return a set for a recipe: names that mean the files on any machine, hashes, strengths, targets."""
-        found = dict[tuple[Loaded, float], list[str]]()
+        found = dict[tuple[Loaded, float], list[Use]]()
         for use in wanted:
-            found.setdefault((use.loaded, use.scale), []).append(use.target)
+            found.setdefault((use.loaded, use.scale), []).append(use)
         entries = list[dict[str, Any]]()
-        for (loaded, scale), targets in found.items():
+        for (loaded, scale), uses in found.items():
             options = {"alpha": loaded.ref.alpha, "modules": loaded.ref.modules and [*loaded.ref.modules]}
             given = {name: value for name, value in options.items() if value is not None}
-            names = [refs.ALL] if set(targets) == set(loaded.adapters) else targets
+            targets = [use.target for use in uses]
+            names = [refs.ALL] if uses[0].together == set(targets) else targets
             entries += [{**loaded.identity, "scale": scale, "target": name, **given} for name in names]
         return entries
 
@@ -131,7 +139,10 @@ class LoraManager:
             targets = self._targets(target)
             if not targets:
                 raise self._lacking([target])
+            if not any(use.target in targets for use in chosen):
+                raise UsageError(f"no LoRA is set on {listed(targets)}; set one first", code="no_lora_set")
             if strength is not None:
+                refs.check_strength(strength)
                 chosen = tuple(replace(use, scale=strength) if use.target in targets else use for use in chosen)
             self.setting = chosen, unmerged - set(targets)
 
@@ -215,7 +226,8 @@ class LoraManager:
                 found = True
                 loaded, taken = self._load(ref, targets)
                 staged[loaded.nickname] = loaded
-                uses += [Use(loaded, target, ref.scale) for target in taken]
+                together = frozenset(taken if ref.target == refs.ALL else ())
+                uses += [Use(loaded, target, ref.scale, together) for target in taken]
             if wanted and not found:
                 raise self._lacking(sorted({ref.target for ref in wanted}))
             for warning in warnings:
@@ -232,23 +244,32 @@ class LoraManager:
         cached = self.cache.get(name)
         if ref.path is None and cached is None:
             here = f"; loaded: {listed(self.cache)}" if self.cache else "; none is loaded"
-            message = f"lora_nickname: '{name}' is not loaded, give its path too{here}"
+            message = f"lora_nickname: '{name}' is not loaded, give its path too{suggest(name, self.cache)}{here}"
             raise ModelError(message, code="lora_not_found", param="lora_nickname")
         loaded = cached
         if ref.path is not None and (loaded is None or _options(loaded.ref) != _options(ref)):
-            file = files.locate(ref.path, ref.weight_name, self.access)
-            loaded = Loaded(name, ref, file, _identity(ref, file))
+            loaded = self._opened(ref)
         assert loaded is not None
-        return loaded, self._read(loaded, targets, several=ref.target == refs.ALL)
+        several = ref.target == refs.ALL
+        unread = set(self._meant(loaded, targets) if several else targets) - loaded.read
+        if loaded.read and unread and facts.sha256(loaded.file) != loaded.identity["sha256"]:
+            logger.warning("%s: the file has changed since it was loaded, and is read anew", name)
+            loaded = self._opened(loaded.ref)
+        return loaded, self._read(loaded, targets, several)
+
+    def _opened(self, ref: LoraRef) -> Loaded:
+        """Return an adapter of which no component has anything yet."""
+        assert ref.path is not None
+        file = files.locate(ref.path, ref.weight_name, self.access)
+        owners = frozenset(keys.owner(key) for key in header.read(file).tensors)
+        return Loaded(refs.nickname(ref), ref, file, _identity(ref, file), owners)
 
     def _read(self, loaded: Loaded, targets: Sequence[str], several: bool) -> list[str]:
         """Read a file for those components that it has not been read for; return those that it fits."""
-        missing = [target for target in targets if target not in loaded.adapters]
-        if missing and several:
-            owners = {keys.owner(key) for key in header.read(loaded.file).tensors}
-            missing = [target for target in missing if target in keys.DENOISERS or target in owners]
-        errors = list[SgdiffError]()
-        for target in missing:
+        meant = self._meant(loaded, targets) if several else targets
+        for target in meant:
+            if target in loaded.read:
+                continue
             try:
                 adapter = formats.read(
                     loaded.file,
@@ -259,13 +280,24 @@ class LoraManager:
                     others=targets,
                 )
             except UsageError as error:
-                errors.append(error)
+                loaded.misfits[target] = error
                 continue
             loaded.adapters[target] = blocks.pack(adapter, self.pin)
-        fitting = [target for target in targets if target in loaded.adapters]
-        if errors and (not several or not any(target in keys.DENOISERS for target in fitting)):
-            raise errors[0]
+        fitting = [target for target in meant if target in loaded.adapters]
+        misfit = next((loaded.misfits[target] for target in meant if target in loaded.misfits), None)
+        if misfit and (not several or not any(target in keys.DENOISERS for target in fitting)):
+            raise UsageError(misfit.message, code=misfit.code, param=misfit.param)
         return fitting
+
+    def _meant(self, loaded: Loaded, targets: Sequence[str]) -> list[str]:
+        """Return which of all components a file is for: those that it names, and each denoiser that it may mean.
+
+        What names the first denoiser may mean any: that is what files for one network look like.
+        """
+        named = loaded.owners & {"transformer_2", "critic"} & self.networks.keys()
+        chosen = bool(named) and loaded.owners.isdisjoint({None, "transformer", "unet"})
+        meant = {*loaded.owners} if chosen else {*loaded.owners, *keys.DENOISERS}
+        return [target for target in targets if target in meant]
 
     def _targets(self, target: str) -> tuple[str, ...]:
         """Return the components that a target means in this model."""
@@ -299,8 +331,7 @@ def _options(ref: LoraRef) -> tuple[Any, ...]:
 def _identity(ref: LoraRef, file: Path) -> dict[str, str]:
     """Return a name that means the file on any machine: that of a repository with its file, else of the file alone."""
     assert ref.path is not None
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    digest = facts.sha256(file)
     if Path(ref.path).exists() or not hub.is_portable(ref.path):
         return {"path": file.name, "sha256": digest}
     root = next((folder for folder in file.parents if remote.commit_of(folder)), file.parent)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
+from os import PathLike
 from typing import Any
 
+from engine import schema
 from engine.config import EngineConfig
 from engine.errors import UsageError, listed, suggest
 from engine.types import LoraRef
 
 ALL = "all"
 TARGETS = (ALL, "transformer", "transformer_2", "unet", "critic", "text_encoder", "text_encoder_2")
+STRONGEST = 1e6  # beyond which no picture is left, and sums overflow
+CALLED = {"name": "lora_nickname", "path": "lora_path", "scale": "strength", "alpha": "lora_alpha"}  # by a call
 DEFAULT = "default"  # nickname of a single adapter at start
 LONGEST = 64  # characters of a nickname
 
@@ -49,24 +52,42 @@ def of_call(
     alpha: int | Sequence[int | None] | None = None,
 ) -> tuple[LoraRef, ...]:
     """Return the adapters that a call names: single values apply to all, lists must match. Raises UsageError."""
-    names = [nickname] if isinstance(nickname, str) else list(nickname)
-    if isinstance(path, str) and len(names) > 1:
+    names = list(nickname) if isinstance(nickname, list | tuple) else [nickname]
+    if not names or None in names:
+        raise UsageError("lora_nickname: required", code="missing_parameter", param="lora_nickname")
+    if isinstance(path, str | PathLike) and len(names) > 1:
         message = f"lora_path: one path for {len(names)} nicknames; give a list of {len(names)}"
         raise UsageError(message, code="lora_length_mismatch", param="lora_path")
     values = {"path": path, "target": target, "scale": strength, "weight_name": weight_name, "alpha": alpha}
-    called = {"path": "lora_path", "scale": "strength", "alpha": "lora_alpha"}
-    columns = {name: _column(called.get(name, name), value, len(names)) for name, value in values.items()}
+    columns = {name: _column(CALLED.get(name, name), value, len(names)) for name, value in values.items()}
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return check(tuple(LoraRef(name=name, **row) for name, row in zip(names, rows, strict=True)), "target")
+    return check(tuple(_read({"name": name, **row}) for name, row in zip(names, rows, strict=True)), "target")
+
+
+def _read(values: Mapping[str, Any]) -> LoraRef:
+    """Return an adapter of a call, its values checked; None is the default. Raises UsageError."""
+    checked = {name: _checked(name, value) for name, value in values.items() if value is not None}
+    return LoraRef(**checked)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a field of a LoraRef, checked. Raises UsageError with the name that a call has for it."""
+    called = CALLED.get(name, name)
+    try:
+        return schema.check(LoraRef, name, value, called)
+    except UsageError as error:
+        raise UsageError(error.message, code=error.code, param=called) from error
 
 
 def check(refs: tuple[LoraRef, ...], param: str = "loras") -> tuple[LoraRef, ...]:
     """Return adapters that are named, each once, with a strength and a target that can be. Raises UsageError."""
     seen = set[str]()
     for ref in refs:
-        if ref.name is None and not ref.path:
+        if ref.name is None and ref.path is None:
             message = "loras: an entry needs the path of an adapter, or the name of a loaded one"
             raise UsageError(message, code="missing_parameter", param="loras")
+        if ref.path == "":
+            raise UsageError("lora_path: must not be empty", param="lora_path")
         if ref.path is None and (ref.weight_name, ref.alpha, ref.modules) != (None, None, None):
             message = f"lora_path: '{ref.name}' needs its path too, to be loaded in another way"
             raise UsageError(message, code="missing_parameter", param="lora_path")
@@ -76,10 +97,20 @@ def check(refs: tuple[LoraRef, ...], param: str = "loras") -> tuple[LoraRef, ...
         if nickname(ref) in seen:
             raise UsageError(f"lora_nickname: '{nickname(ref)}' is there twice", param="lora_nickname")
         seen.add(nickname(ref))
-        if not isfinite(ref.scale):
-            raise UsageError(f"strength: must be a finite number, got {ref.scale}", param="strength")
+        check_strength(ref.scale)
+        if ref.alpha is not None and not 0 < ref.alpha <= STRONGEST:
+            message = f"lora_alpha: must be greater than 0 and at most {STRONGEST:.0f}, got {ref.alpha}"
+            raise UsageError(message, param="lora_alpha")
         check_target(ref.target, param)
     return refs
+
+
+def check_strength(strength: float) -> None:
+    """Raise UsageError for a strength that no weight can take."""
+    _checked("scale", strength)
+    if abs(strength) > STRONGEST:
+        message = f"strength: must be from -{STRONGEST:.0f} to {STRONGEST:.0f}, got {strength:g}"
+        raise UsageError(message, param="strength")
 
 
 def check_target(target: str, param: str = "target") -> None:

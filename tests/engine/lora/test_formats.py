@@ -199,3 +199,83 @@ def test_what_is_no_safetensors_file_is_refused_before_it_is_opened_by_anything_
     with pytest.raises(ModelError, match="No such file") as missing:
         read(tmp_path / "d.safetensors", network)
     assert missing.value.code == "lora_file_not_found"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({f"transformer.{Q}.alpha": torch.tensor(float("nan"))}, f"transformer.{Q}.alpha is no finite number"),
+        ({f"transformer.{Q}.alpha": torch.ones(3)}, f"transformer.{Q}.alpha is no finite number"),
+        ({f"transformer.{Q}.alpha": torch.tensor(1e30)}, f"alpha of transformer.{Q} is 1e+30"),
+        ({f"transformer.{Q}.lora_A.weight": torch.full((3, 64), float("inf"))}, "holds values that are not finite"),
+        ({f"transformer.{Q}.lora_B.weight": torch.full((64, 3), float("nan"))}, "holds values that are not finite"),
+        ({f"transformer.{Q}.lora_A.weight": torch.ones(3, 64, dtype=torch.int8)}, "is of type int8, of which no LoRA"),
+        ({f"transformer.{Q}.lora_A.weight": torch.ones(3, 64, dtype=torch.complex64)}, "is of type complex64"),
+        ({f"transformer.{Q}.lora_A.weight": torch.ones(0, 64)}, "holds nothing to add, its shape is [0, 64]"),
+        ({f"transformer.{Q}.lora_A.weight": torch.tensor(1.0)}, "holds nothing to add, its shape is []"),
+        ({f"transformer.{Q}.lora_A.weight": torch.ones(64)}, "its halves have 64 and 64 x 3"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_meant_are_refused(changed: State, words: str, state: State, network: Any) -> None:
+    assert words in refused(state | changed, network)
+
+
+def test_alphas_alone_are_no_adapter(state: State, network: Any) -> None:
+    assert refused({f"{Q}.alpha": torch.tensor(1.0)}, network) == f"LoRA: holds nothing but alphas: {Q}"
+    assert set(read(state | {"transformer.proj_out.alpha": torch.tensor(1.0)}, network).layers) == {Q, K}
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan, which is no finite number"),
+        ({"lora_alpha": "8"}, "lora_alpha is 8, which is no finite number"),
+        ({"alpha_pattern": {"attn.to_q": [1]}}, "alpha_pattern of attn.to_q is [1], which is no finite number"),
+        (
+            {"alpha_pattern": {".*to_q": 1}},
+            "its alpha_pattern '.*to_q' is a regular expression; names of modules are read",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(told: Any, words: str, state: State, network: Any) -> None:
+    assert words in refused(state, network, metadata=settings(**told))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64])
+def test_every_precision_is_computed_with(dtype: torch.dtype, network: Any, lora: Any, tmp_path: Path) -> None:
+    base, parts = f"transformer.{Q}", (lora.noise(3, 64), lora.noise(64, 3), lora.noise(64), lora.noise(64))
+    names = ("lora_A.weight", "lora_B.weight", "lora_B.bias", "diff_b", "alpha")
+    stored = {f"{base}.{name}": value.to(dtype) for name, value in zip(names, (*parts, torch.tensor(6.0)), strict=True)}
+    save_file(stored, tmp_path / "a.safetensors")
+    delta = read(tmp_path / "a.safetensors", network).layers[Q]
+    down, up, scaled, plain = (stored[f"{base}.{name}"].float() for name in names[:4])
+    change = delta.weight()
+    assert change is not None and delta.bias is not None
+    torch.testing.assert_close(change, 2 * up @ down, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(delta.bias.float(), 2 * scaled + plain, rtol=1e-2, atol=1e-2)
+
+
+def test_what_safetensors_itself_refuses_is_told_so(network: Any, tmp_path: Path) -> None:
+    entry = {"dtype": "Q\n8", "shape": [64], "data_offsets": [0, 8]}
+    text = json.dumps({f"{Q}.diff_b": entry}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(UsageError, match=r"a\.safetensors: cannot be read as safetensors: [^\n]*Q") as caught:
+        read(tmp_path / "a.safetensors", network)
+    assert caught.value.code == "lora_incompatible"
+
+
+def test_names_of_a_file_are_shown_short_and_harmless(state: State, network: Any, lora: Any) -> None:
+    names = {"\x1b[31mred.lora_A.weight": lora.noise(3, 3), "x" * 9000 + ".lora_A.weight": lora.noise(3, 3)}
+    message = refused(state | names, network)
+    assert "?[31mred.lora_A.weight, xxx" in message and len(message) < 500
+
+
+def test_the_text_encoder_has_an_alpha_of_its_own(lora: Any) -> None:
+    encoder = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(4, 4)})
+    state = {
+        "text_encoder.q_proj.lora_A.weight": lora.noise(2, 4),
+        "text_encoder.q_proj.lora_B.weight": lora.noise(4, 2),
+    }
+    told = {"unet.lora_alpha": 16, "text_encoder.lora_alpha": 6}
+    adapter = read(state, encoder, target="text_encoder", metadata={"lora_adapter_metadata": json.dumps(told)})
+    assert adapter.layers["q_proj"].scale == 3.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,3 +51,90 @@ def test_single_numbers_are_read_in_every_type(dtype: torch.dtype, tmp_path: Pat
     values = {"a.alpha": torch.tensor(6.0).to(dtype), "b.alpha": torch.tensor([8.0]).to(dtype)}
     save_file(values | {"c": torch.ones(3)}, tmp_path / "a.safetensors")
     assert header.scalars(tmp_path / "a.safetensors", header.read(tmp_path / "a.safetensors").tensors) == {6.0, 8.0}
+
+
+def _entry(start: int, end: int, dtype: object = "F32", shape: object = (2, 4)) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"a": _entry(0, 32), "b": _entry(36, 68)}, "cut off or damaged"),  # bytes that belong to nothing
+        (
+            {"a": _entry(0, 32), "b": _entry(0, 32), "c": _entry(32, 64)},
+            "cut off or damaged",
+        ),  # bytes that belong to two
+        ({"a": _entry(0, 32, shape=[10**9, 4])}, "cut off or damaged"),
+        ({"a": _entry(0, 32, shape=[-2, -4])}, "cut off or damaged"),
+        ({"a": _entry(0, 32, shape="24")}, "cut off or damaged"),
+        ({"a": _entry(0, 32, dtype="BF16")}, "cut off or damaged"),
+        ({"a": _entry(-32, 0), "b": _entry(0, 32)}, "cut off or damaged"),
+        ({"a": _entry(0, 32.0)}, "cut off or damaged"),  # type: ignore[arg-type]
+        ({"a": _entry(0, 32, dtype=[])}, "is no safetensors file"),
+        ({"a": {"dtype": "F32"}}, "is no safetensors file"),
+        ({"a": 5}, "is no safetensors file"),
+        ([], "is no safetensors file"),
+    ],
+)
+def test_a_header_that_does_not_fit_its_file_is_refused(tensors: Any, words: str, tmp_path: Path) -> None:
+    text = json.dumps(tensors).encode()
+    size = (
+        max((entry.get("data_offsets", (0, 0))[1] for entry in tensors.values() if isinstance(entry, dict)), default=0)
+        if isinstance(tensors, dict)
+        else 0
+    )
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(int(size)))
+    with pytest.raises(UsageError, match=words) as caught:
+        header.read(path)
+    assert caught.value.code == "lora_incompatible"
+
+
+@pytest.mark.parametrize("length", [2**63, 2**40, 99 * 2**20])
+def test_a_header_that_claims_more_than_there_is_takes_no_memory(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(UsageError, match=r"no safetensors file|cut off or damaged"):
+        header.read(path)
+
+
+def test_json_that_is_nested_too_deep_is_refused_or_passed_over(tmp_path: Path) -> None:
+    deep, path = "[" * 100_000, tmp_path / "a.safetensors"
+    path.write_bytes(len(deep).to_bytes(8, "little") + deep.encode())
+    with pytest.raises(UsageError, match="no safetensors file"):
+        header.read(path)
+    assert header.settings({"lora_adapter_metadata": deep}) == {}
+    assert header.tags({"ss_tag_frequency": deep}) == ()
+    assert header.triggers({"trigger_words": deep}) == (deep,)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match="is no regular file"):
+        header.read(tmp_path / "a.safetensors")
+
+
+def test_settings_are_those_of_the_component() -> None:
+    told = {"transformer.lora_alpha": 4, "transformer_2.lora_alpha": 6, "text_encoder.lora_alpha": 8}
+    metadata = {"lora_adapter_metadata": json.dumps(told)}
+    for target, alpha in (("transformer", 4), ("transformer_2", 6), ("text_encoder", 8), ("unet", 4)):
+        assert header.settings(metadata, target=target) == {"lora_alpha": alpha}
+    assert header.settings(metadata, target="text_encoder_2") == {}
+    assert header.settings({"lora_adapter_metadata": '{"lora_alpha": 2}'}) == {"lora_alpha": 2}
+
+
+def test_words_of_a_file_do_nothing_to_a_terminal() -> None:
+    assert header.printable("\x1b[31mred\nline") == "?[31mred?line"
+    assert header.printable("caf\u00e9 \u6f2b\u753b") == "caf\u00e9 \u6f2b\u753b"
+    assert header.printable("x" * 1000) == "x" * 97 + "..."
+
+
+def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    values = {
+        "a.alpha": torch.tensor(float("nan")),
+        "b.alpha": torch.tensor(float("inf")),
+        "c.alpha": torch.tensor(2.0),
+    }
+    save_file(values, tmp_path / "a.safetensors")
+    assert header.scalars(tmp_path / "a.safetensors", header.read(tmp_path / "a.safetensors").tensors) == {2.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_call_gives_one_value_for_all_or_one_each() -> None:
         (("a", None, "vae"), "invalid_lora_target",
          ("target: must be one of all, transformer, transformer_2, unet, critic, text_encoder, text_encoder_2, "
          "got 'vae'")),
-        (("a", None, "all", float("nan")), "invalid_value", "strength: must be a finite number, got nan"),
+        (("a", None, "all", float("nan")), "invalid_value", "strength: must be a finite number, got NaN"),
         (("a", None, "all", 1.0, None, 8), "missing_parameter",
          "lora_path: 'a' needs its path too, to be loaded in another way"),
         (("",), "invalid_value", "lora_nickname: must have 1 to 64 characters, got ''"),
@@ -91,3 +92,40 @@ def test_an_adapter_of_a_request_goes_by_its_path_without_a_name() -> None:
     assert refs.nickname(LoraRef(path="/weights/ink.safetensors")) == "/weights/ink.safetensors"
     with pytest.raises(UsageError, match="there twice"):
         refs.check((LoraRef(path="a"), LoraRef(name="a")))
+
+
+@pytest.mark.parametrize(
+    ("call", "param", "message"),
+    [
+        ({"nickname": []}, "lora_nickname", "lora_nickname: required"),
+        ({"nickname": None}, "lora_nickname", "lora_nickname: required"),
+        ({"nickname": 5}, "lora_nickname", "lora_nickname: must be a text, got 5"),
+        ({"path": 5}, "lora_path", "lora_path: must be a text, got 5"),
+        ({"path": ""}, "lora_path", "lora_path: must not be empty"),
+        ({"target": 5}, "target", "target: must be a text, got 5"),
+        ({"strength": "0.5"}, "strength", 'strength: must be a number, got "0.5"'),
+        ({"strength": True}, "strength", "strength: must be a number, got true"),
+        ({"strength": 1e300}, "strength", "strength: must be from -1000000 to 1000000, got 1e+300"),
+        ({"alpha": "8"}, "lora_alpha", 'lora_alpha: must be an integer, got "8"'),
+        ({"alpha": 0}, "lora_alpha", "lora_alpha: must be greater than 0, got 0"),
+        ({"alpha": 10**9}, "lora_alpha", "lora_alpha: must be greater than 0 and at most 1000000, got 1000000000"),
+        ({"weight_name": 5}, "weight_name", "weight_name: must be a text, got 5"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_told_by_the_names_of_the_call(
+    call: dict[str, Any], param: str, message: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        refs.of_call(**{"nickname": "a", "path": "a.safetensors", **call})
+    assert (error.value.param, error.value.message) == (param, message)
+
+
+def test_what_is_null_is_the_default() -> None:
+    assert refs.of_call("a", Path("x"), None, None) == (LoraRef(name="a", path="x"),)  # type: ignore[arg-type]
+    assert refs.of_call(["a", "b"], None, "all", [None, 2]) == (LoraRef("a"), LoraRef("b", scale=2.0))  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("-inf"), "1", -2e6])
+def test_a_strength_is_checked_wherever_it_is_given(strength: Any) -> None:
+    with pytest.raises(UsageError, match=r"^strength: must be"):
+        refs.check_strength(strength)
