@@ -96,7 +96,7 @@ class Pipeline:
         state.control.check()
         stage = decode.decode(self.model, self.residency.room if self.auto_tiling else None)
         self._tell(state, stage.name)
-        self._make_room(decode.peak_bytes(self.model.components.get("vae"), state))
+        self._make_room(vae.peak_bytes(self.model.components.get("vae"), state.grid, state.request.num_frames or 1))
         with self.residency.hold(stage.uses), state.profile.span(stage.name):
             stage(state)
             frames = decode.to_frames(state)

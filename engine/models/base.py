@@ -12,6 +12,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from engine import media
 from engine.catalog import ModelSpec
+from engine.passes.vae import is_wan_kind
 from engine.resolve import is_guided
 from engine.stages import Stage, encode, latents, schedule
 from engine.types import Request, State
@@ -31,7 +32,7 @@ def unscale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     config = vae.config
     if getattr(config, "latents_mean", None) is not None:
         mean, std = _statistics(latents, config)
-        if "z_dim" in config:  # the VAEs of the Wan kind: rounded as their stock pipelines do
+        if is_wan_kind(config):  # rounded as their stock pipelines do
             return latents / (1 / std) + mean
         return latents * std + mean
     unscaled: torch.Tensor = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)

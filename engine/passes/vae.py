@@ -1,4 +1,4 @@
-"""How the VAE works: in tiles of which size, in slices, and in which precision each of its halves."""
+"""How the VAE works: in tiles, in slices, in which precision each of its halves, and in how much memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,35 @@ TILES = tuple(f"tile_sample_{kind}_{axis}" for axis in ("height", "width", "num_
 ENCODER, DECODER = ("encoder", "quant_conv"), ("decoder", "post_quant_conv")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 OVER_TIME = ("use_framewise_encoding", "use_framewise_decoding")
+# Feature maps of a VAE decoder that are alive together at its widest full-resolution layer, measured on FLUX's.
+LIVE_MAPS = 4
+# The same for VAEs of the Wan kind: with one frame, with more. Measured on those of Wan 2.1 and Qwen-Image, and on that
+# of Wan 2.2 5B (residual).
+LIVE_MAPS_BY_FRAME = {False: (11.1, 7.5), True: (14.5, 11.7)}
+
+
+def is_wan_kind(config: Any) -> bool:
+    """Whether a VAE's config is of the Wan kind, which decodes a frame after another and keeps what the next needs.
+
+    A fact of the VAE and not of the family: any model may be given another VAE.
+    """
+    return "base_dim" in config
+
+
+def peak_bytes(vae: Any, grid: tuple[int, int], frames: int) -> float:
+    """Return an estimate of the memory that decoding all at once takes, beside the weights."""
+    if vae is None:
+        return 0.0
+    config, picture = vae.config, grid[0] * grid[1]
+    if not is_wan_kind(config):
+        channels = getattr(config, "block_out_channels", (128, 256))
+        return float(picture * frames * max(channels[:2]) * vae.dtype.itemsize * LIVE_MAPS)
+    alone, together = LIVE_MAPS_BY_FRAME[bool(config.get("is_residual"))]
+    live = alone if frames == 1 else together * 4  # a latent frame is 4 frames, but for the first
+    patch = config.get("patch_size") or 1
+    widest = 2 * (config.get("decoder_base_dim") or config["base_dim"])
+    values = picture * (widest * live / patch**2 + 3 * frames)
+    return float(values * vae.dtype.itemsize)
 
 
 def apply(vae: Any, config: EngineConfig, halves: tuple[str, str] | None = None) -> None:

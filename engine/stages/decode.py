@@ -9,14 +9,9 @@ from typing import Any
 import torch
 
 from engine.errors import GenerationError
+from engine.passes.vae import peak_bytes
 from engine.stages import Stage
 from engine.types import Model, State
-
-# Feature maps of a VAE decoder that are alive together at its widest full-resolution layer, measured on FLUX's.
-LIVE_MAPS = 4
-# The same for VAEs of the Wan kind, which decode one latent frame after another and keep what the next one needs:
-# with one frame, with more. Measured on those of Wan 2.1 and Qwen-Image, and on that of Wan 2.2 5B (residual).
-LIVE_MAPS_BY_FRAME = {False: (11.1, 7.5), True: (14.5, 11.7)}
 
 
 def decode(model: Model, room: float | None = None) -> Stage:
@@ -27,7 +22,7 @@ def decode(model: Model, room: float | None = None) -> Stage:
 
     def run(state: State) -> None:
         vae = model.components.get("vae")
-        tiles = None if room is None else peak_bytes(vae, state) > room
+        tiles = None if room is None else peak_bytes(vae, state.grid, state.request.num_frames or 1) > room
         with _tiling(vae, tiles), cancellable(state, getattr(vae, "decoder", None)):
             model.decode(state)
 
@@ -59,23 +54,6 @@ def cancellable(state: State, *modules: torch.nn.Module | None) -> Iterator[None
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def peak_bytes(vae: Any, state: State) -> float:
-    """Return an estimate of the memory that decoding all at once takes, beside the weights."""
-    if vae is None:
-        return 0.0
-    frames, config = state.request.num_frames or 1, vae.config
-    picture = state.grid[0] * state.grid[1]
-    if "base_dim" not in config:  # all at once
-        channels = getattr(config, "block_out_channels", (128, 256))
-        return float(picture * frames * max(channels[:2]) * vae.dtype.itemsize * LIVE_MAPS)
-    alone, together = LIVE_MAPS_BY_FRAME[bool(config.get("is_residual"))]
-    live = alone if frames == 1 else together * 4  # a latent frame is 4 frames, but for the first
-    patch = config.get("patch_size") or 1
-    widest = 2 * (config.get("decoder_base_dim") or config["base_dim"])
-    values = picture * (widest * live / patch**2 + 3 * frames)
-    return float(values * vae.dtype.itemsize)
 
 
 def to_frames(state: State) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from engine import schema
 from engine.config import EngineConfig
@@ -187,3 +189,31 @@ def test_what_a_vae_cannot_do_is_refused_before_weights_are_read(
         _engine(request.getfixturevalue(f"{family}_folder"), vae_config=settings)
     assert caught.value.message.startswith("vae_config.")
     assert message in caught.value.message
+
+
+WAN = {"base_dim": 96, "decoder_base_dim": None, "patch_size": None, "is_residual": False}
+WAN_5B = {"base_dim": 160, "decoder_base_dim": 256, "patch_size": 2, "is_residual": True}
+QWEN = {"base_dim": 96}
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "frames", "dtype", "gib"),
+    [
+        (WAN, (480, 832), 1, torch.float32, 3.15),
+        (WAN, (480, 832), 9, torch.float32, 8.43),
+        (WAN, (480, 832), 81, torch.float32, 8.76),
+        (WAN, (480, 832), 81, torch.bfloat16, 4.38),
+        (WAN, (720, 1280), 9, torch.float32, 19.44),
+        (WAN_5B, (704, 1280), 1, torch.float32, 6.19),
+        (WAN_5B, (704, 1280), 33, torch.float32, 20.14),
+        (WAN_5B, (704, 1280), 33, torch.bfloat16, 10.08),
+        (QWEN, (1024, 1024), 1, torch.float32, 8.26),
+        (QWEN, (1328, 1328), 1, torch.bfloat16, 6.95),
+    ],
+)
+def test_the_estimated_peak_is_close_above_the_measured(
+    config: dict[str, Any], size: tuple[int, int], frames: int, dtype: torch.dtype, gib: float
+) -> None:
+    """`gib` was measured on an H200 with the real decoders and random weights."""
+    decoder = SimpleNamespace(config=FrozenDict(config), dtype=dtype)
+    assert gib < vae.peak_bytes(decoder, size, frames) / 2**30 < gib * 1.05
