@@ -116,3 +116,20 @@ def test_inspecting_needs_no_torch(shelf: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_words_of_a_stranger_do_nothing_to_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    words = {"trigger_words": "\x1b[31mred, plain", "modelspec.title": "a\nfake: line", "ss_base_model_version": "\x07"}
+    out = cli("lora", "inspect", write(tmp_path / "a.safetensors", **words)).out
+    assert "trigger words: ?[31mred, plain" in out
+    assert "name: a?fake: line" in out
+    assert out.replace("\n", "").isprintable()
+
+
+def test_numbers_that_json_does_not_have_are_left_out(cli: Cli, tmp_path: Path) -> None:
+    state = {f"{BASE}.lora_A.weight": torch.zeros(4, 64), f"{BASE}.lora_B.weight": torch.zeros(64, 4)}
+    save_file(state | {f"{BASE}.alpha": torch.tensor(float("nan"))}, tmp_path / "a.safetensors")
+    told = cli("lora", "inspect", "a.safetensors", "--json").out
+    assert json.loads(told, parse_constant=pytest.fail)["alphas"] == []
+    save_file({f"{BASE}.lora_A.weight": torch.tensor(1.0)}, tmp_path / "b.safetensors")
+    assert "rank: -" in cli("lora", "inspect", "b.safetensors").out.splitlines()

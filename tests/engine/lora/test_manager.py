@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from engine.errors import SgdiffError
 from engine.lora import formats, refs
@@ -231,3 +232,109 @@ def test_a_recipe_names_files_so_that_any_machine_knows_them(manager: LoraManage
     assert neon.keys() == {"path", "sha256", "scale", "target"}
     assert (len(ink["sha256"]), neon["path"]) == (64, "neon.safetensors")
     assert str(Path(files["ink"]).parent) not in str((ink, neon))
+
+
+@pytest.fixture
+def experts(network: Any) -> LoraManager:
+    """Two networks, as of Wan A14B."""
+    return LoraManager({"transformer": network, "transformer_2": copy.deepcopy(network)}, CPU)
+
+
+def _targets(manager: LoraManager) -> list[str]:
+    return [use.target for use in manager.current]
+
+
+def test_a_recipe_tells_the_experts_that_were_changed(experts: LoraManager, files: Files) -> None:
+    def recorded() -> list[tuple[str, float]]:
+        return [(entry["target"], entry["scale"]) for entry in experts.record(experts.current)]
+
+    _set(experts, "ink", files["ink"], "transformer")
+    assert recorded() == [("transformer", 1.0)]
+    _set(experts, "ink", files["ink"])
+    assert recorded() == [("all", 1.0)]
+    experts.merge("transformer_2", 0.5)
+    assert recorded() == [("transformer", 1.0), ("transformer_2", 0.5)]
+    experts.merge(strength=1.0)
+    assert recorded() == [("all", 1.0)]
+    experts.unmerge("transformer")
+    assert recorded() == [("transformer_2", 1.0)]
+
+
+def test_a_file_for_the_second_expert_alone_leaves_the_first(
+    experts: LoraManager, manager: LoraManager, files: Files, tmp_path: Path
+) -> None:
+    low = str(tmp_path / "low.safetensors")
+    state = load_file(files["ink"])
+    save_file({key.replace("transformer.", "transformer_2.", 1): value for key, value in state.items()}, low)
+    _set(experts, "low", low)
+    assert _targets(experts) == ["transformer_2"]
+    _set(experts, "low", low, "transformer")
+    assert _targets(experts) == ["transformer"], "whoever says so may"
+    _set(experts, "both", files["ink"])
+    assert _targets(experts) == ["transformer", "transformer_2"]
+    _set(manager, "low", low)
+    assert _targets(manager) == ["transformer"], "a model that has no other one"
+
+
+def test_a_file_that_changed_on_disk_is_the_loaded_one_until_it_is_read_again(
+    experts: LoraManager, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    def digest() -> str:
+        (entry,) = experts.record(experts.current)
+        return str(entry["sha256"])[:8]
+
+    _set(experts, "style", files["ink"], "transformer")
+    ink = digest()
+    Path(files["ink"]).write_bytes(Path(files["neon"]).read_bytes())
+    _set(experts, "style", files["ink"], "transformer")
+    assert digest() == ink
+    _set(experts, "style", files["ink"], "transformer_2")
+    assert digest() != ink
+    assert "style: the file has changed since it was loaded, and is read anew" in caplog.text
+    high, low = experts.networks.values()
+    neon = LoraManager({"transformer": high}, CPU)
+    experts.activate(())
+    _set(neon, "neon", files["neon"])
+    expected = _bytes(high)
+    neon.activate(())
+    experts.activate(experts.current)
+    assert _bytes(low) == expected
+
+
+def test_a_component_that_a_file_does_not_fit_is_not_tried_again(
+    network: Any, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = torch.nn.ModuleDict({"else": torch.nn.Linear(2, 2)})
+    parts = {"transformer": network, "transformer_2": other, "text_encoder": torch.nn.Linear(2, 2)}
+    manager = LoraManager(parts, CPU, encoders=True)
+    _set(manager, "ink", files["ink"])
+    monkeypatch.setattr(formats, "read", None)  # nobody may call it
+    Path(files["ink"]).unlink()
+    _set(manager, "ink", files["ink"])
+    assert _targets(manager) == ["transformer"]
+    code, message = _refusal(lambda: _set(manager, "ink", files["ink"], "transformer_2"))
+    assert code == "lora_incompatible"
+    assert message.startswith("ink.safetensors: does not fit ModuleDict")
+
+
+def test_a_strength_that_cannot_be_leaves_what_was_set(manager: LoraManager, network: Any, files: Files) -> None:
+    _set(manager, "ink", files["ink"])
+    before, weights = manager.setting, _bytes(network)
+    for strength in (float("nan"), float("inf"), 1e30, "2"):
+        with pytest.raises(SgdiffError, match="strength: must be"):
+            manager.merge(strength=strength)
+    manager.activate(manager.current)
+    assert (manager.setting, _bytes(network)) == (before, weights)
+
+
+def test_a_merge_needs_an_adapter_on_its_target(experts: LoraManager, files: Files) -> None:
+    _set(experts, "ink", files["ink"], "transformer")
+    refusal = _refusal(lambda: experts.merge("transformer_2", 0.5))
+    assert refusal == ("no_lora_set", "no LoRA is set on transformer_2; set one first")
+
+
+def test_a_nickname_that_is_nearly_right_is_suggested(manager: LoraManager, files: Files) -> None:
+    _set(manager, "ink", files["ink"])
+    code, message = _refusal(lambda: _set(manager, "inc"))
+    assert code == "lora_not_found"
+    assert message == "lora_nickname: 'inc' is not loaded, give its path too; did you mean 'ink'?; loaded: ink"
