@@ -14,13 +14,13 @@ from engine import resolve as rules
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import NotAvailable, SgdiffError, UsageError
+from engine.errors import NotAvailable, UsageError
 from engine.hub import Source
 from engine.lora import refs
 from engine.types import LoraRef, Output, Progress, Request
 
 if TYPE_CHECKING:
-    from engine.lora.manager import LoraSet
+    from engine.lora.manager import LoraManager, LoraSet
     from engine.runtime.control import Control
     from engine.runtime.executor import InlineExecutor
 
@@ -55,7 +55,7 @@ class Engine:
         precisions = precision.plan(hub.component_keys(self.source.index), config, self.spec)
         built = pipeline.build(self.source, self.spec, config, environment, adapters)
         self.executor: InlineExecutor | None = InlineExecutor(built)
-        self.loras, self.changes = built.loras, threading.Lock()
+        self.changes = threading.Lock()
         self.device = str(built.device)
         self.recipe = recipe.engine_part(
             self.source,
@@ -169,16 +169,22 @@ class Engine:
     @contextmanager
     def _changed(self) -> Iterator[None]:
         """Change which adapters are set; if they cannot come into effect, all is as before."""
-        scheduler = self._open().scheduler
+        scheduler, loras, in_effect = self._open().scheduler, self.loras, False
         scheduler.refuse_reentry()  # before the lock: whoever has it may wait for the step that calls
         with self.changes:
-            before = self.loras.setting
-            yield
+            before = loras.setting
             try:
+                yield
                 scheduler.settle()
-            except SgdiffError:
-                self.loras.setting = before
-                raise
+                in_effect = True
+            finally:
+                if not in_effect:
+                    loras.setting = before
+
+    @property
+    def loras(self) -> LoraManager:
+        """What keeps the adapters; with the weights, which a closed engine holds no more."""
+        return self._open().scheduler.pipeline.loras
 
     def _open(self) -> InlineExecutor:
         if self.executor is None:
