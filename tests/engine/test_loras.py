@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,40 @@ def test_a_closed_engine_says_so(flux_folder: Path, ink: str) -> None:
     for action in (lambda: engine.set_lora("ink", ink), engine.list_loras, engine.merge_lora, engine.unmerge_lora):
         with pytest.raises(UsageError, match="the engine is closed"):
             action()
+
+
+def test_a_closed_engine_holds_no_weights(flux_folder: Path, ink: str) -> None:
+    engine = Engine.from_pretrained(str(flux_folder), lora_path=[ink])
+    network = weakref.ref(engine.loras.networks["transformer"])
+    assert network() is not None
+    engine.close()
+    gc.collect()
+    assert network() is None
+
+
+@pytest.mark.parametrize("strength", [float("nan"), "1", 1e300])
+def test_a_strength_that_cannot_be_is_refused_by_every_call(
+    engine: Engine, draw: Draw, ink: str, strength: Any
+) -> None:
+    engine.set_lora("ink", ink)
+    inked = draw()
+    for call in (lambda: engine.set_lora("ink", strength=strength), lambda: engine.merge_lora(strength=strength)):
+        with pytest.raises(UsageError, match="strength: must be"):
+            call()
+    assert _alike(draw(), inked)
+
+
+def test_any_failure_of_a_change_takes_it_back(
+    engine: Engine, draw: Draw, ink: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = draw()
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(Packed, "on", broken)
+    with pytest.raises(RuntimeError):
+        engine.set_lora("ink", ink)
+    monkeypatch.undo()
+    assert engine.list_loras()["active"] == {}
+    assert _alike(draw(), base)
