@@ -137,7 +137,7 @@ def _class_of(name: str, source: Source, spec: ModelSpec) -> Any:
     foreign = _foreign(own, settings)
     if foreign is None and given and "_class_name" in settings:
         cls = _class(name, library, str(settings["_class_name"]), None)
-        if _fits(own, cls, settings, spec.family == "passthrough"):
+        if _fits(own, cls, settings, spec):
             return cls
         foreign = cls.__name__
     if foreign is None:
@@ -167,14 +167,18 @@ def _foreign(cls: Any, settings: Mapping[str, Any]) -> str | None:
     return str(names[0] if names else kind)
 
 
-def _fits(own: Any, cls: Any, settings: Mapping[str, Any], stock: bool) -> bool:
+def _fits(own: Any, cls: Any, settings: Mapping[str, Any], spec: ModelSpec) -> bool:
     """Say whether a model that comes with a component of class `own` works with one of class `cls`."""
     if issubclass(cls, own):
         return True
     if not issubclass(own, torch.nn.Module) and hasattr(own, "set_timesteps"):
-        flows = [each.__name__.startswith("FlowMatch") for each in (own, cls)]
-        if stock or flows[0] or not hasattr(cls, "set_timesteps"):
-            return flows[0] == flows[1] and hasattr(cls, "set_timesteps")
+        flows: list[bool] = [each.__name__.startswith("FlowMatch") for each in (own, cls)]
+        if not hasattr(cls, "set_timesteps"):
+            return False
+        if spec.own_sigmas and "sigmas" not in inspect.signature(cls.set_timesteps).parameters:
+            return False
+        if spec.family == "passthrough" or flows[0]:
+            return flows[0] == flows[1]
         shifted = "flow_shift" in inspect.signature(cls).parameters
         return shifted or (flows[1] and not settings.get("use_dynamic_shifting"))
     return (own.__name__, cls.__name__) == ("AutoencoderKL", "AutoencoderTiny")
@@ -233,7 +237,13 @@ def _renamed(part: Part, settings: Any) -> Any:
     state = {name: tensor for path in weights.files(part.weights) or () for name, tensor in load_file(path).items()}
     place = {"device_map": {"": part.place}} if part.place.type == "cuda" else {}
     module, info = part.cls.from_pretrained(
-        None, config=settings, state_dict=state, dtype=part.dtype, output_loading_info=True, **place
+        None,
+        config=settings,
+        state_dict=state,
+        dtype=part.dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **place,
     )
     missing, unexpected = sorted(_missing(info)), sorted(info["unexpected_keys"])
     if missing or unexpected:
@@ -300,6 +310,9 @@ def _whole(part: Part, config: EngineConfig, stand_ins: Mapping[str, Any]) -> An
             found = part.cls.from_pretrained(part.folder, local_files_only=True, output_loading_info=True, **arguments)
         except NotImplementedError as error:  # on their way to the device, weights that no file holds
             raise ValueError(str(error)) from error
+        except (RuntimeError, ValueError):
+            _refuse_shapes(part)
+            raise
     module, info = found
     _check_whole(part, info)
     return module
@@ -315,8 +328,20 @@ def _check_whole(part: Part, info: Mapping[str, Any]) -> None:
     """Raise ModelError for a module that a library has filled up with new random weights."""
     missing = sorted(_missing(info))
     if missing:
-        message = f"{part.name}: {part.folder} does not hold all weights of {part.cls.__name__}: {_problems(missing)}"
-        raise ModelError(message, code="model_load_failed")
+        raise _lacks(part, missing)
+
+
+def _refuse_shapes(part: Part) -> None:
+    """Raise ModelError for weights of other shapes, which one library tells at length and the other not by name."""
+    settings = weights.config_of(part.cls, part.folder)
+    names = weights.reshaped(weights.skeleton(part.cls, settings, part.dtype or torch.float32), part.folder)
+    if names:
+        raise _lacks(part, names)
+
+
+def _lacks(part: Part, names: Sequence[str]) -> ModelError:
+    message = f"{part.name}: {part.folder} does not hold all weights of {part.cls.__name__}: {_problems(names)}"
+    return ModelError(message, code="model_load_failed")
 
 
 def _ready(component: Any, name: str, config: EngineConfig) -> Any:

@@ -91,6 +91,9 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
 def _check_use(name: str, spec: ModelSpec) -> None:
     if name in spec.ignores:
         logger.warning("%s has no effect on %s: %s", name, spec.id, spec.ignores[name])
+    elif name in spec.native_only and name not in spec.uses:
+        message = f"{name}: {spec.id} takes it with --backend native alone: {spec.native_only[name]}"
+        raise UsageError(message, code="unsupported_parameter", param=name)
     elif name not in spec.uses:
         optional = sorted(spec.uses) or ["none"]
         raise UsageError(

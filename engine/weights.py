@@ -168,8 +168,17 @@ def differences(
         if id(tensor) not in there or (name in tensors and tensors[name].shape != tensor.shape)
     ]
     ignored = [*(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()), *unread]
-    unexpected = set(tensors) - set(state)
-    return missing, sorted(name for name in unexpected if not any(re.search(pattern, name) for pattern in ignored))
+    strangers = set(tensors) - set(state)
+    unexpected = (name for name in strangers if not any(re.search(pattern, name) for pattern in ignored))
+    return sorted(missing), sorted(unexpected)
+
+
+def reshaped(module: torch.nn.Module, place: Path) -> list[str]:
+    """Return the names of weights that files hold in another shape than a skeleton; packed integers do not count."""
+    state = module.state_dict(keep_vars=True)
+    entries = (entry for path in files(place) or () for entry in _entries(path))
+    held = {name: shape for name, kind, shape, *_ in entries if "F" in kind}
+    return sorted(name for name, tensor in state.items() if held.get(name, tensor.shape) != tensor.shape)
 
 
 def reserve(size: int, place: torch.device) -> None:

@@ -40,7 +40,7 @@ TWO_EXPERTS = {"transformer_2": {"_class_name": "WanTransformer3DModel"}}
 HUNYUAN: dict[str, Any] = {
     "family": "hunyuan_video", "pipeline": "HunyuanVideoPipeline", "tasks": ("T2V",), "frame_stride": 4,
     "uses": (*CLIP_USES, "embedded_cfg_scale", "max_sequence_length"), "cfg_scale": "guidance_scale",
-    "limits": {"max_sequence_length": 256}, "max_pixels": MAX_CLIP,
+    "limits": {"max_sequence_length": 256}, "max_pixels": MAX_CLIP, "own_sigmas": True,
     "stock_names": {"embedded_cfg_scale": "guidance_scale", "guidance_scale": "true_cfg_scale"},
     "precision": {"vae": "fp16", "text_encoder": "fp16", "text_encoder_2": "fp16"},
 }  # fmt: skip

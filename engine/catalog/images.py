@@ -7,13 +7,13 @@ from typing import Any
 from engine.catalog.spec import DISTILLED, IMAGE_INPUT, IMG2IMG, NO_EMBEDDING, ModelSpec, edits, size
 
 FLUX: dict[str, Any] = {
-    "family": "flux", "pipeline": "FluxPipeline", "tasks": ("T2I",), **edits("Flux"),
+    "family": "flux", "own_sigmas": True, "pipeline": "FluxPipeline", "tasks": ("T2I",), **edits("Flux"),
     "uses": ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length", *IMAGE_INPUT),
     "limits": {"max_sequence_length": 512}, "cfg_scale": "true_cfg_scale",
 }  # fmt: skip
 FLUX2: dict[str, Any] = {
     "family": "flux2", "tasks": ("T2I", "TI2I"), "max_images": 10, "min_image_side": 64, "max_image_ratio": 8.0,
-    "enlarges": False,
+    "enlarges": False, "own_sigmas": True,
 }  # fmt: skip
 KLEIN: dict[str, Any] = FLUX2 | {
     "pipeline": "Flux2KleinPipeline", "cfg_scale": "guidance_scale", "limits": {"max_sequence_length": 512},
@@ -28,7 +28,7 @@ KLEIN_BASE: dict[str, Any] = KLEIN | {
     "defaults": size(1024, 1024, 50, guidance_scale=4.0, max_sequence_length=512),
 }  # fmt: skip
 Z_IMAGE: dict[str, Any] = {
-    "family": "z_image", "pipeline": "ZImagePipeline", "tasks": ("T2I",), **edits("ZImage"),
+    "family": "z_image", "own_sigmas": True, "pipeline": "ZImagePipeline", "tasks": ("T2I",), **edits("ZImage"),
     "uses": (
         "negative_prompt", "guidance_scale", "cfg_normalization", "flow_shift", "max_sequence_length", *IMAGE_INPUT,
     ),
@@ -38,7 +38,7 @@ Z_IMAGE: dict[str, Any] = {
 }  # fmt: skip
 QWEN: dict[str, Any] = {
     "family": "qwen_image", "cfg_scale": "true_cfg_scale", "ignores": {"guidance_scale": NO_EMBEDDING},
-    "limits": {"max_sequence_length": 1024},
+    "limits": {"max_sequence_length": 1024}, "own_sigmas": True,
 }  # fmt: skip
 QWEN_USES = ("negative_prompt", "true_cfg_scale", "guidance_scale", "max_sequence_length")
 QWEN_T2I: dict[str, Any] = QWEN | {
@@ -149,6 +149,8 @@ MODELS: tuple[ModelSpec, ...] = (
         max_image_ratio=4.0,
         reserved=("<|image|>",),
         multiple=32,
+        own_sigmas=True,
+        native_only={"image_path": "diffusers cannot read its images with this version of transformers"},
     ),
     ModelSpec(
         id="Qwen/Qwen-Image",
@@ -199,6 +201,7 @@ MODELS: tuple[ModelSpec, ...] = (
         tasks=("T2I",),
         where={},
         defaults=size(1024, 1024, 50, guidance_scale=5.0, max_sequence_length=256),
+        own_sigmas=True,
     ),
     ModelSpec(
         id="stabilityai/stable-diffusion-xl-base-1.0",

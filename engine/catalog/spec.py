@@ -39,6 +39,7 @@ class ModelSpec:
     small_defaults: Mapping[str, Any] = field(default_factory=dict)  # instead, for outputs of at most SMALL_AREA
     uses: tuple[str, ...] = ()
     ignores: Mapping[str, str] = field(default_factory=dict)
+    native_only: Mapping[str, str] = field(default_factory=dict)  # field -> why the stock call does not work with it
     limits: Mapping[str, int] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # what diffusers_kwargs may hold; empty for a native pipeline
     variants: Mapping[str, str] = field(default_factory=dict)  # feature -> stock pipeline class that has it
@@ -57,6 +58,7 @@ class ModelSpec:
     multiple: int = 16
     frame_stride: int = 1
     few_steps: bool = False
+    own_sigmas: bool = False  # it gives them to its scheduler, which has to take them
     max_pixels: int = 4096 * 4096
     precision: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)  # of components, before those that a folder names

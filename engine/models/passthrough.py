@@ -94,8 +94,9 @@ def spec(name: str, pipeline: str, known: ModelSpec | None = None, vae: Mapping[
 
 
 def _uses(parameters: Mapping[str, Any], known: ModelSpec) -> set[str]:
-    """Return the optional request fields that a call takes."""
-    return {field for field in (*ARGUMENTS, *known.stock_names) if _argument(field, parameters, known)}
+    """Return the optional request fields that a call takes, and works with."""
+    fields = {*ARGUMENTS, *known.stock_names} - known.native_only.keys()
+    return {field for field in fields if _argument(field, parameters, known)}
 
 
 def _extra(parameters: Mapping[str, Any]) -> tuple[str, ...]:

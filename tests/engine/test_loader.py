@@ -60,11 +60,11 @@ def test_an_override_brings_its_own_class(flux_folder: Path, tmp_path: Path) -> 
 
 
 def test_a_scheduler_in_its_place_keeps_its_class(flux_folder: Path, tmp_path: Path) -> None:
-    from diffusers import FlowMatchHeunDiscreteScheduler
+    from diffusers import FlowMatchLCMScheduler
 
-    FlowMatchHeunDiscreteScheduler(shift=2.0).save_pretrained(tmp_path / "heun")
-    scheduler = _load(flux_folder, component_paths={"scheduler": str(tmp_path / "heun")})["scheduler"]
-    assert type(scheduler) is FlowMatchHeunDiscreteScheduler
+    FlowMatchLCMScheduler(shift=2.0).save_pretrained(tmp_path / "lcm")
+    scheduler = _load(flux_folder, component_paths={"scheduler": str(tmp_path / "lcm")})["scheduler"]
+    assert type(scheduler) is FlowMatchLCMScheduler
     assert scheduler.config["shift"] == 2.0
 
 
@@ -247,6 +247,41 @@ def test_nothing_is_drawn_with_weights_that_are_missing(
     assert "TRAIN" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("component", "cls", "names"),
+    [
+        (
+            "transformer",
+            "FluxTransformer2DModel",
+            "context_embedder.weight, norm_out.linear.weight, proj_out.weight and 47 more",
+        ),
+        (
+            "text_encoder_2",
+            "T5EncoderModel",
+            (
+                "encoder.block.0.layer.0.SelfAttention.k.weight, encoder.block.0.layer.0.SelfAttention.o.weight, "
+                "encoder.block.0.layer.0.SelfAttention.q.weight and 13 more"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True], ids=["folder", "file"])
+def test_weights_of_another_shape_are_told_by_a_few_names(
+    component: str, cls: str, names: str, alone: bool, flux_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(flux_folder, model)
+    (file,) = (model / component).glob("*.safetensors")
+    state = {name: torch.cat([part, part]) if part.ndim > 1 else part for name, part in load_file(file).items()}
+    save_file(state, file, metadata={"format": "pt"})
+    given = {"component_weights_paths": {component: str(file)}} if alone else {}
+    with pytest.raises(ModelError) as caught:
+        _load(flux_folder if alone else model, **given)
+    flag = f"--{component.replace('_', '-')}-weights-path"
+    told = f"{flag}: {file} does not fit" if alone else f"{component}: {file.parent} does not hold all weights of"
+    assert caught.value.message == f"{told} {cls}: missing or of another shape: {names}"
+
+
 @pytest.mark.parametrize("family", ["flux", "flux2", "qwen-image", "glm-image", "wan-i2v", "sd3", "ovis"])
 def test_weights_that_a_class_ties_or_ignores_are_not_missing(family: str, tmp_path: Path) -> None:
     from engine.models import tiny
@@ -284,6 +319,8 @@ def _component(folder: Path, **settings: object) -> Path:
         ("text_encoder", {"model_type": "t5", "architectures": ["T5EncoderModel"]}, "{} uses CLIPTextModel"),
         ("text_encoder", {"_class_name": "AutoencoderKL"}, "holds AutoencoderKL, but {} uses CLIPTextModel"),
         ("scheduler", {"_class_name": "UniPCMultistepScheduler"}, "{} uses FlowMatchEulerDiscreteScheduler"),
+        # It takes no sigmas, of which FLUX has its own.
+        ("scheduler", {"_class_name": "FlowMatchHeunDiscreteScheduler"}, "{} uses FlowMatchEulerDiscreteScheduler"),
         ("scheduler", {"_class_name": "AutoencoderKL"}, "holds AutoencoderKL, but"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from diffusers.pipelines.glm_image import pipeline_glm_image
 from PIL import Image
 from transformers import GlmImageProcessor
 
-from engine.engine import Engine
+from engine import env
+from engine.engine import Engine, spec_of
 from engine.errors import Cancelled, InputError, UsageError
 from engine.runtime.control import Control
 from engine.types import Request
@@ -168,6 +170,18 @@ def test_an_input_image_that_the_prior_cannot_read_is_refused(engine: Engine, tm
         with pytest.raises(InputError) as caught:
             _ours(engine, 1, image_path=(str(path),))
         assert caught.value.message == f"image_path: an image is {size[0]}x{size[1]}, {problem}"
+
+
+def test_the_stock_call_is_not_given_images(engine: Engine, pictures: list[Path]) -> None:
+    _, spec = spec_of(replace(engine.config, backend="diffusers"), env.read())  # reads no weights
+    assert spec.family == "passthrough"
+    with pytest.raises(UsageError) as caught:
+        Request(**SHARED, image_path=_paths(pictures)).resolve(spec)
+    assert caught.value.message == (
+        "image_path: zai-org/GLM-Image takes it with --backend native alone: "
+        "diffusers cannot read its images with this version of transformers"
+    )
+    assert Request(**SHARED).resolve(spec).guidance_scale == 1.5
 
 
 def test_a_prompt_must_not_stand_for_an_image(engine: Engine) -> None:
