@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
+from diffusers import FlowMatchHeunDiscreteScheduler, StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
 from PIL import Image
 
 from engine.engine import Engine
@@ -107,6 +107,24 @@ def test_a_preview_is_shown_and_changes_nothing(tiny_engine: Build) -> None:
     assert len(previews) == 3
     (output,) = [event for event in events if isinstance(event, Output)]
     np.testing.assert_array_equal(output.frames, engine.generate(**fields)[0].frames)
+
+
+def test_a_scheduler_that_takes_two_forwards_a_step(
+    tiny_engine: Build, parity: Any, picture: Path, tmp_path: Path
+) -> None:
+    FlowMatchHeunDiscreteScheduler(shift=3.0).save_pretrained(tmp_path / "heun")
+    engine = tiny_engine("sd3", component_paths={"scheduler": str(tmp_path / "heun")})
+    fields = {**SHARED, "height": 48, "width": 80, "num_inference_steps": 5}
+    drawn = []
+    for strength, cls, forwards in ((None, StableDiffusion3Pipeline, 9), (0.4, StableDiffusion3Img2ImgPipeline, 3)):
+        image = {"image_path": str(picture), "strength": strength} if strength else {}
+        (output,) = engine.generate(**fields, **image, seed=5)
+        given = {"image": Image.open(picture), "strength": strength} if strength else {}
+        parity.same(output.frames, parity.stock_frames(engine, cls, 5, **fields, **given))
+        assert len(output.timings.denoise_steps) == forwards
+        drawn.append(output.frames)
+    (euler,) = tiny_engine("sd3").generate(**fields, seed=5)
+    assert (euler.frames != drawn[0]).any()
 
 
 @pytest.mark.parametrize("vae", ["bf16", "fp32"])

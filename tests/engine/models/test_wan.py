@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import WanImageToVideoPipeline, WanPipeline
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+)
 from PIL import Image
 
 from engine.engine import Engine
@@ -110,6 +115,17 @@ def test_frames_are_rounded_with_a_warning(wan: Engine, caplog: pytest.LogCaptur
     seven = ours(wan, 7, num_frames=7)
     assert f"num_frames: 7 becomes 5, since {wan.spec.id} needs 4k + 1" in caplog.text
     np.testing.assert_array_equal(seven, ours(wan, 7))
+
+
+@pytest.mark.parametrize("cls", [FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler])
+def test_another_scheduler_takes_the_shift_too(tiny_engine: Any, parity: Any, tmp_path: Path, cls: Any) -> None:
+    cls(shift=1.0).save_pretrained(tmp_path / "scheduler")
+    engine = tiny_engine("wan", component_paths={"scheduler": str(tmp_path / "scheduler")})
+    with parity.stock(engine, WanPipeline) as pipeline:
+        pipeline.scheduler = cls(shift=7.0)
+        stock = pipeline(**SHARED, generator=torch.Generator().manual_seed(3), output_type="np").frames[0]
+    parity.same(ours(engine, 3, flow_shift=7.0), stock)
+    assert (ours(engine, 3) != ours(engine, 3, flow_shift=7.0)).any()
 
 
 @pytest.mark.parametrize("boundary", [None, 0.5, 1.0])
@@ -268,6 +284,18 @@ def test_a_preview_of_the_middle_frame(tiny_engine: Any, picture: Path, family: 
             frames = event.frames
     assert [Image.open(io.BytesIO(jpeg)).size for jpeg in pictures] == [(256, 128)] * 2
     np.testing.assert_array_equal(frames, engine.generate(**fields, seed=4)[0].frames)
+
+
+def test_a_preview_begins_with_the_image(wan_5b: Engine, picture: Path) -> None:
+    assert wan_5b.executor is not None
+    pipeline = wan_5b.executor.scheduler.pipeline
+    state = pipeline.begin(wan_5b.resolve(Request(**SHARED, seed=1, image_path=(str(picture),))), Control())
+    state.wants_x0 = True
+    pipeline.advance(state)
+    assert state.x0 is not None and state.reference is not None
+    assert state.x0.shape[2] == 2
+    assert torch.equal(state.x0[:, :, :1], state.reference)
+    assert not torch.equal(state.x0[:, :, 1:], state.reference)
 
 
 @pytest.mark.parametrize(("family", "size"), [("wan", 80), ("wan-ti2v", 160)])

@@ -23,7 +23,7 @@ from engine.passes import layerwise
 from engine.passes.placement import Plan
 from engine.passes.residency import Residency
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")  # the latter stands for one that computes
 ALL = ("text_encoder", "text_encoder_2", "transformer", "vae")
 REQUEST = {"prompt": "a red house", "height": 48, "width": 64, "seed": 3, "num_inference_steps": 2}
 
@@ -137,6 +137,17 @@ def test_some_blocks_stay(network: torch.nn.Module, traffic: Traffic) -> None:
     traffic.came.clear()
     assert torch.equal(forward(network), before)
     assert traffic.came == []
+
+
+@pytest.mark.usefixtures("streams")
+def test_what_is_around_the_blocks_is_on_the_device_beforehand(network: torch.nn.Module) -> None:
+    blocks = [*network.transformer_blocks, *network.single_transformer_blocks]
+    layerwise.apply({"transformer": network}, META, room=layerwise.size_of(blocks[0]))
+    there = {name for name, weight in network.named_parameters() if weight.device == META}
+    streamed = {"transformer_blocks.1", "transformer_blocks.2", *(f"single_transformer_blocks.{i}" for i in range(5))}
+    at_home = {name for name, _ in network.named_parameters() if name.startswith(tuple(f"{b}." for b in streamed))}
+    assert {"x_embedder.weight", "norm_out.linear.bias", "transformer_blocks.0.attn.to_q.weight"} <= there
+    assert there == {name for name, _ in network.named_parameters()} - at_home
 
 
 @pytest.mark.usefixtures("streams")

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from engine.engine import Engine
+from engine.models import tiny
 from engine.passes.placement import Plan
 from engine.passes.residency import Parked, Residency
 
@@ -170,6 +172,27 @@ def test_weights_that_are_no_plain_tensors_are_moved_by_their_module() -> None:
     parked.enter(CUDA)
     parked.leave()
     assert part.moves == ["cpu", "cuda", "cpu"]
+
+
+def test_an_image_encoder_comes_when_the_image_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    request: dict[str, Any] = {"prompt": "x", "image_path": str(tmp_path / "red.png"), "height": 32, "width": 32}
+    request |= {"num_frames": 5, "num_inference_steps": 1, "seed": 3}
+    with Engine.from_pretrained(str(tiny.make("wan-i2v", tmp_path / "tiny")), device="cpu") as engine:
+        assert engine.executor is not None
+        before = engine.generate(**request)[0].frames
+        pipeline = engine.executor.scheduler.pipeline
+        components = pipeline.model.components
+        pipeline.residency = Residency(components, CPU, Plan(frozenset({"image_encoder"})))
+        parked = pipeline.residency.offloaded["image_encoder"]
+        there: list[tuple[str, bool]] = []
+        for name in ("text_encoder", "image_encoder", "transformer"):
+            components[name].register_forward_pre_hook(
+                lambda *_, name=name: there.append((name, parked.away is not None))
+            )
+        for _ in range(2):
+            np.testing.assert_array_equal(engine.generate(**request)[0].frames, before)
+            assert set(there) == {("text_encoder", False), ("image_encoder", True), ("transformer", False)}
 
 
 def test_pixels_are_those_without_offload(flux_folder: Path) -> None:
