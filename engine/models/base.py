@@ -157,6 +157,11 @@ class BaseModel:
         multiple = self.spec.multiple
         return -(-request.height // multiple) * multiple, -(-request.width // multiple) * multiple
 
+    def latent_size(self, state: State) -> tuple[int, int]:
+        """Return the height and width of the latents of a picture."""
+        factor = self.helpers.vae_scale_factor
+        return state.grid[0] // factor, state.grid[1] // factor
+
     def clean(self, state: State, prediction: torch.Tensor) -> torch.Tensor:
         """Return the x0 prediction of a flow-matching network: x_t - sigma * velocity."""
         assert state.latents is not None

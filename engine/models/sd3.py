@@ -46,8 +46,7 @@ class Model(BaseModel):
         state.timesteps = state.scheduler.timesteps
 
     def noise(self, state: State) -> None:
-        factor = self.helpers.vae_scale_factor
-        shape = (1, self.network.config.in_channels, state.grid[0] // factor, state.grid[1] // factor)
+        shape = (1, self.network.config.in_channels, *self.latent_size(state))
         state.noise = randn_tensor(shape, generator=state.generator, device=state.device, dtype=self.network.dtype)
 
     def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:

@@ -51,13 +51,13 @@ class Model(BaseModel):
         scheduler, steps = state.scheduler, state.request.num_inference_steps
         assert steps is not None and state.request.flow_shift is not None
         scheduler.set_shift(state.request.flow_shift)
-        height, width = self._latent_size(state)
+        height, width = self.latent_size(state)
         mu = dynamic_shift(height * width // 4, scheduler.config)
         scheduler.set_timesteps(sigmas=get_default_z_image_sigmas(steps), device=state.device, mu=mu)
         state.timesteps = scheduler.timesteps
 
     def noise(self, state: State) -> None:
-        shape = (1, self.network.in_channels, *self._latent_size(state))
+        shape = (1, self.network.in_channels, *self.latent_size(state))
         state.noise = randn_tensor(shape, generator=state.generator, device=state.device, dtype=torch.float32)
 
     def predict(self, state: State, network: Any, cond: Mapping[str, Any]) -> torch.Tensor:
@@ -78,7 +78,3 @@ class Model(BaseModel):
             return guided
         norm, limit = torch.linalg.vector_norm(guided), torch.linalg.vector_norm(cond) * cap
         return torch.where(norm > limit, guided * (limit / norm), guided)
-
-    def _latent_size(self, state: State) -> tuple[int, int]:
-        factor = self.helpers.vae_scale_factor
-        return state.grid[0] // factor, state.grid[1] // factor

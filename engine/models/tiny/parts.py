@@ -146,6 +146,11 @@ def qwen3_sizes(tokenizer: Any, layers: int = 2) -> dict[str, Any]:
     }
 
 
+def flux_vae(seeds: Seeds) -> Any:
+    """Return the VAE of FLUX.1, which Ovis-Image and Z-Image have too."""
+    return image_vae(seeds, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159)
+
+
 def image_vae(seeds: Seeds, cls: Callable[..., Any] | None = None, **config: Any) -> Any:
     """Return a VAE of the real factor 8 with the smallest channels: AutoencoderKL, or a class with its settings."""
     from diffusers import AutoencoderKL

@@ -11,6 +11,7 @@ from engine.models.tiny.parts import (
     Seeds,
     clip_encoder,
     clip_tokenizer,
+    flux_vae,
     image_vae,
     new,
     qwen3_sizes,
@@ -27,9 +28,7 @@ def ovis(seeds: Seeds) -> Any:
     return new(
         OvisImagePipeline,
         scheduler=new(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
-        vae=image_vae(
-            seeds, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
-        ),
+        vae=flux_vae(seeds),
         text_encoder=seeds.build(Qwen3Model, Qwen3Config(**qwen3_sizes(tokenizer))),
         tokenizer=tokenizer,
         transformer=seeds.build(

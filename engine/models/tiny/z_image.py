@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.models.tiny.parts import HEADS, HIDDEN, Seeds, image_vae, new, qwen3_sizes, qwen_tokenizer
+from engine.models.tiny.parts import HEADS, HIDDEN, Seeds, flux_vae, new, qwen3_sizes, qwen_tokenizer
 
 
 def turbo(seeds: Seeds, shift: float = 3.0) -> Any:
@@ -16,9 +16,7 @@ def turbo(seeds: Seeds, shift: float = 3.0) -> Any:
     return new(
         ZImagePipeline,
         scheduler=new(FlowMatchEulerDiscreteScheduler, shift=shift),
-        vae=image_vae(
-            seeds, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
-        ),
+        vae=flux_vae(seeds),
         text_encoder=seeds.build(Qwen3Model, Qwen3Config(**qwen3_sizes(tokenizer))),
         tokenizer=tokenizer,
         transformer=seeds.build(_transformer),

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from engine.engine import Engine
-from engine.models.packed import PackedModel
 
 
 @pytest.mark.parametrize("family", ["flux", "qwen-image"])
@@ -24,13 +23,3 @@ def test_a_token_is_two_by_two_latents_of_every_channel(tiny_engine: Callable[..
     assert model.tokens(state) == (2, 3)
     assert packed.shape == (1, 6, 16)
     assert sorted(packed[0, 1].tolist()) == sorted(latents[0, :, :2, 2:4].flatten().tolist())
-
-
-def test_a_family_must_say_how_a_prompt_is_encoded() -> None:
-    class Silent(PackedModel):
-        def __init__(self) -> None:
-            pass
-
-    state: Any = None
-    with pytest.raises(TypeError, match="Silent must say how a prompt is encoded"):
-        Silent().conditioning(state, "x")
