@@ -289,8 +289,7 @@ def test_a_preview_of_the_middle_frame(tiny_engine: Any, picture: Path, family: 
 def test_a_preview_begins_with_the_image(wan_5b: Engine, picture: Path) -> None:
     assert wan_5b.executor is not None
     pipeline = wan_5b.executor.scheduler.pipeline
-    state = pipeline.begin(wan_5b.resolve(Request(**SHARED, seed=1, image_path=(str(picture),))), Control())
-    state.wants_x0 = True
+    state = pipeline.begin(wan_5b.resolve(Request(**SHARED, seed=1, image_path=(str(picture),))), Control(preview=True))
     pipeline.advance(state)
     assert state.x0 is not None and state.reference is not None
     assert state.x0.shape[2] == 2
