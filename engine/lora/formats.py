@@ -115,7 +115,9 @@ class _Reader:
                     parameters[path] = change
         if not layers and not parameters:
             raise self._refused(f"holds nothing but alphas: {_some(list(found))}")
-        left = [key for key in skipped if keys.owner(key) not in others]
+        # A denoiser's keys need not name it: to a text encoder they are foreign, and somebody else reads them.
+        known = {*others, None} if {*others} & {*keys.DENOISERS} else {*others}
+        left = [key for key in skipped if keys.owner(key) not in known]
         if left:
             logger.warning("%s: %s tensors are for other parts and are skipped: %s", self.name, len(left), _some(left))
         if unknown:

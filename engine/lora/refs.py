@@ -40,7 +40,7 @@ def of_config(config: EngineConfig) -> tuple[LoraRef, ...]:
             strict=True,
         )
     )
-    return check(tuple(replace(ref, modules=config.lora_target_modules) for ref in refs), "lora_target")
+    return check(tuple(replace(ref, modules=config.lora_target_modules) for ref in refs), "lora_target", "lora_scale")
 
 
 def of_call(
@@ -79,8 +79,11 @@ def _checked(name: str, value: Any) -> Any:
         raise UsageError(error.message, code=error.code, param=called) from error
 
 
-def check(refs: tuple[LoraRef, ...], param: str = "loras") -> tuple[LoraRef, ...]:
-    """Return adapters that are named, each once, with a strength and a target that can be. Raises UsageError."""
+def check(refs: tuple[LoraRef, ...], target: str = "loras", strength: str = "strength") -> tuple[LoraRef, ...]:
+    """Return adapters that are named, each once, with a strength and a target that can be.
+
+    Raises UsageError, which calls target and strength as the one does who gives them.
+    """
     seen = set[str]()
     for ref in refs:
         if ref.name is None and ref.path is None:
@@ -97,20 +100,20 @@ def check(refs: tuple[LoraRef, ...], param: str = "loras") -> tuple[LoraRef, ...
         if nickname(ref) in seen:
             raise UsageError(f"lora_nickname: '{nickname(ref)}' is there twice", param="lora_nickname")
         seen.add(nickname(ref))
-        check_strength(ref.scale)
+        check_strength(ref.scale, strength)
         if ref.alpha is not None and not 0 < ref.alpha <= STRONGEST:
             message = f"lora_alpha: must be greater than 0 and at most {STRONGEST:.0f}, got {ref.alpha}"
             raise UsageError(message, param="lora_alpha")
-        check_target(ref.target, param)
+        check_target(ref.target, target)
     return refs
 
 
-def check_strength(strength: float) -> None:
+def check_strength(strength: float, param: str = "strength") -> None:
     """Raise UsageError for a strength that no weight can take."""
     _checked("scale", strength)
     if abs(strength) > STRONGEST:
-        message = f"strength: must be from -{STRONGEST:.0f} to {STRONGEST:.0f}, got {strength:g}"
-        raise UsageError(message, param="strength")
+        message = f"{param}: must be from -{STRONGEST:.0f} to {STRONGEST:.0f}, got {strength:g}"
+        raise UsageError(message, param=param)
 
 
 def check_target(target: str, param: str = "target") -> None:

@@ -279,3 +279,17 @@ def test_the_text_encoder_has_an_alpha_of_its_own(lora: Any) -> None:
     told = {"unet.lora_alpha": 16, "text_encoder.lora_alpha": 6}
     adapter = read(state, encoder, target="text_encoder", metadata={"lora_adapter_metadata": json.dumps(told)})
     assert adapter.layers["q_proj"].scale == 3.0
+
+
+def test_what_another_component_reads_is_no_cause_for_a_warning(lora: Any, caplog: pytest.LogCaptureFixture) -> None:
+    encoder, state = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(4, 4)}), State()
+    for base in ("lora_te1_q_proj", "lora_unet_mid_block_to_q", "lora_te2_q_proj"):
+        state |= {f"{base}.lora_down.weight": lora.noise(2, 4), f"{base}.lora_up.weight": lora.noise(4, 2)}
+    assert (
+        len(read(state, encoder, target="text_encoder", others=["text_encoder", "text_encoder_2", "unet"]).skipped) == 4
+    )
+    assert "skipped" not in caplog.text
+    read(state, encoder, target="text_encoder", others=["text_encoder", "unet"])
+    assert "2 tensors are for other parts and are skipped: lora_te2" in caplog.text
+    read(state, encoder, target="text_encoder")
+    assert "4 tensors are for other parts and are skipped: lora_unet" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -154,6 +155,12 @@ XLABS: Names = {
     "single_blocks.1.processor.proj_lora": ["single_transformer_blocks.1.proj_out"],
 }
 
+
+def held(module: str) -> str:
+    """The name of a layer of attention in files from before PEFT, when processors held the LoRA layers."""
+    return re.sub(r"\.(to_[qkv]|to_out)(\.0)?$", r".processor.\1_lora", module)
+
+
 # Layout -> how a module's tensors are called: down, up and, where the layout has one, alpha.
 KEYS: dict[str, Callable[[str], tuple[str, ...]]] = {
     "A": lambda m: (f"transformer.{m}.lora_A.weight", f"transformer.{m}.lora_B.weight"),
@@ -161,6 +168,7 @@ KEYS: dict[str, Callable[[str], tuple[str, ...]]] = {
     "A, unet": lambda m: (f"unet.{m}.lora_A.weight", f"unet.{m}.lora_B.weight"),
     "A2": lambda m: (f"transformer.{m}.lora.down.weight", f"transformer.{m}.lora.up.weight"),
     "A2, unet": lambda m: (f"unet.{m}.lora.down.weight", f"unet.{m}.lora.up.weight"),
+    "processor, unet": lambda m: tuple(f"unet.{held(m)}.{side}.weight" for side in ("down", "up")),
     "A, down": lambda m: tuple(f"transformer.{key}" for key in KEYS["B"](m)),
     "B": lambda m: (f"{m}.lora_down.weight", f"{m}.lora_up.weight", f"{m}.alpha"),
     "bare": lambda m: (f"{m}.lora_A.weight", f"{m}.lora_B.weight"),
@@ -185,6 +193,8 @@ def cases() -> Iterator[Any]:
         for layout in ("bare", "B", "C", "C, alpha", "E", "default", "default, C"):  # D and D2 are C of these names
             yield pytest.param(family, layout, names, id=f"{family}, original, {layout}")
     yield pytest.param("flux", "F", XLABS, id="flux, F")
+    attention = {module: [module] for module in OWN["sdxl"] if "attn" in module}
+    yield pytest.param("sdxl", "processor, unet", attention, id="sdxl, processor")
 
 
 @pytest.mark.parametrize(("family", "layout", "names"), list(cases()))

@@ -42,6 +42,7 @@ def test_flags_of_several_adapters() -> None:
         ({"path": ["a", "b", "c"], "scale": [1.0, 2.0]},
          "lora_scale: 2 values for 3 adapters; give one for each, or one for all"),
         ({"path": ["a", "b"], "nickname": ["x", "x"]}, "lora_nickname: 'x' is there twice"),
+        ({"path": "a", "scale": 1e9}, "lora_scale: must be from -1000000 to 1000000, got 1e+09"),
         ({"path": "a", "nickname": "x" * 65}, f"lora_nickname: must have 1 to 64 characters, got '{'x' * 65}'"),
         ({"path": "a", "target": "transfomer"},
          ("lora_target: must be one of all, transformer, transformer_2, unet, critic, text_encoder, text_encoder_2, "
