@@ -259,11 +259,11 @@ class EngineConfig:
         None
     )
     warmup_mode: Annotated[
-        Literal["off", "request", "server"] | None, Opt("When to run a warm-up", COMPILE, later=("request", "server"))
+        Literal["off", "request", "server"] | None, Opt("When to run a warm-up", COMPILE, later=("request",))
     ] = None
-    warmup_steps: Annotated[int, Ge(1), Opt("Denoising steps of a warm-up run", COMPILE, later=True)] = 1
-    warmup_resolutions: Annotated[tuple[str, ...] | None, Opt("Sizes to warm, WxH", COMPILE, later=True)] = None
-    warmup_num_frames: Annotated[int | None, Ge(1), Opt("Frames to warm", COMPILE, later=True)] = None
+    warmup_steps: Annotated[int, Ge(1), Opt("Denoising steps of a warm-up run", COMPILE)] = 1
+    warmup_resolutions: Annotated[tuple[str, ...] | None, Opt("Sizes to warm, WxH", COMPILE)] = None
+    warmup_num_frames: Annotated[int | None, Ge(1), Opt("Frames to warm", COMPILE)] = None
 
     cache_dit_config: Annotated[
         dict[str, Any], Opt("Cache-DiT settings; giving them turns it on", CACHING, later=True, metavar="JSON")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.lora.manager import LoraManager, LoraSet
     from engine.runtime.control import Control
     from engine.runtime.executor import InlineExecutor
+    from engine.runtime.scheduler import Run, StepScheduler
 
 logger = log.get(__name__)
 
@@ -44,6 +45,7 @@ class Engine:
         config = schema.read(EngineConfig, schema.plain(config))
         for name in schema.fields(EngineConfig):
             schema.require_available(EngineConfig, name, getattr(config, name))
+        warm_ups(config)
         adapters = check_loras(config, environment)
         self.source, self.spec = spec_of(config, environment, source)
         self.config = config
@@ -116,14 +118,28 @@ class Engine:
         return self._events(resolved, control, self.loras.resolve(resolved.loras))
 
     def _events(self, resolved: Request, control: Control, loras: LoraSet) -> Iterator[Progress | Output]:
-        made_with = {**self.recipe, "loras": self.loras.record(loras)}
         for index, request in enumerate(resolved.outputs()):
             for event in self._open().drive(request, control, index, loras):
-                if isinstance(event, Progress):
-                    yield event
-                else:
-                    frames, timings = event
-                    yield Output(frames, request, recipe.build(request, made_with), timings, index)
+                yield event if isinstance(event, Progress) else self.output(event)
+
+    def output(self, run: Run) -> Output:
+        """Return what a finished run drew, with the recipe that makes it again."""
+        assert run.result is not None
+        frames, timings = run.result
+        made_with = {**self.recipe, "loras": self.loras.record(run.loras)}
+        return Output(frames, run.request, recipe.build(run.request, made_with), timings, run.index)
+
+    @property
+    def scheduler(self) -> StepScheduler:
+        """Whose turn it is. For those who drive several requests themselves, as the worker of a server."""
+        return self._open().scheduler
+
+    def warm_up(self) -> None:
+        """Draw what `warmup_mode: server` asks for, so that the first request finds everything in place."""
+        if {"T2I", "T2V", "TI2I", "TI2V"} & {*self.spec.tasks}:
+            for request in warm_ups(self.config, clips=self.spec.is_video):
+                for _ in self.run(request):
+                    pass
 
     def set_lora(
         self,
@@ -161,6 +177,19 @@ class Engine:
         """Return the adapters that are loaded, and those that requests are drawn with."""
         self._open()
         return self.loras.listing()
+
+    def lora_refs(self) -> list[dict[str, Any]]:
+        """Return the adapters that are in effect as plain references, from which another engine can take them."""
+        found, named = list[LoraRef](), set[str]()
+        for use in self.loras.current:
+            ref = replace(use.loaded.ref, name=use.loaded.nickname, scale=use.scale, target=use.target)
+            whole = {same.target for same in self.loras.current if (same.loaded, same.scale) == (use.loaded, use.scale)}
+            if whole == use.together:
+                ref = replace(ref, target=refs.ALL)
+            if ref not in found:
+                found.append(replace(ref, name=None) if ref.name in named else ref)
+                named.add(use.loaded.nickname)
+        return [schema.plain(ref) for ref in found]
 
     def _choose(self, wanted: tuple[LoraRef, ...]) -> list[str]:
         with self._changed():
@@ -211,6 +240,21 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def warm_ups(config: EngineConfig, clips: bool = False) -> list[Request]:
+    """Return the requests of a warm-up when the engine starts. Raises UsageError for sizes that are none."""
+    found = []
+    for size in config.warmup_resolutions or ("",):
+        width, _, height = size.partition("x")
+        if size and not (width.isdecimal() and height.isdecimal()):
+            message = f"warmup_resolutions: must be WIDTHxHEIGHT, such as 1024x1024, got '{size}'"
+            raise UsageError(message, param="warmup_resolutions")
+        fields: dict[str, Any] = {"num_inference_steps": config.warmup_steps}
+        fields |= {"num_frames": config.warmup_num_frames} if clips else {}
+        fields |= {"width": int(width), "height": int(height)} if size else {}
+        found.append(Request(prompt="warm-up", seed=0, **fields))
+    return found if config.warmup_mode == "server" else []
 
 
 def check_loras(

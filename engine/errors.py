@@ -65,6 +65,44 @@ class OutOfMemory(SgdiffError):
     code = "out_of_memory"
 
 
+class NotFound(SgdiffError):
+    """There is no job, output or variant of that name."""
+
+    code = "not_found"
+
+
+class QueueFull(SgdiffError):
+    """Too many jobs wait; `retry_after` is the number of seconds after which there is probably room."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Draining(SgdiffError):
+    """The process is about to end and takes nothing in."""
+
+    code = "draining"
+
+
+class WorkerDied(SgdiffError):
+    """The process that draws is gone; unless `final`, another one is being started."""
+
+    code = "worker_died"
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+class UploadFailed(OutputError):
+    """Cloud storage did not take a file."""
+
+    code = "upload_failed"
+
+
 class Cancelled(SgdiffError):
     """The run was cancelled between two steps, stages or VAE tiles."""
 

@@ -49,6 +49,13 @@ def setup(level: str = "info", style: Literal["text", "json"] = "text") -> None:
     root.propagate = False
 
 
+def current() -> tuple[str, Literal["text", "json"]]:
+    """Return what `setup` was told, for another process to do the same."""
+    root = logging.getLogger(ROOT)
+    style = any(isinstance(handler.formatter, _Json) for handler in root.handlers)
+    return logging.getLevelName(root.level or logging.INFO).lower(), "json" if style else "text"
+
+
 def quiet_libraries() -> None:
     """Keep the model libraries' own progress bars and notices off stderr; ours speaks for them."""
     import diffusers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from engine.passes import precision, vae
 from engine.passes.placement import Plan, at_home, plan
 from engine.passes.residency import Residency
 from engine.profiler import Profile
-from engine.stages import decode, denoise, preview
+from engine.stages import decode, denoise, preview, tokens
 from engine.types import LoraRef, Model, Progress, Request, State, Timings
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Pipeline:
         self.attention = attention
         self.sync = environment.sync_stage_profiling
         self.faults = Faults(environment)
+        self.previews = True  # until the VAE turns out to allow none
 
     @property
     def exclusive(self) -> bool:
@@ -66,9 +68,7 @@ class Pipeline:
         profile = Profile(self.device, self.sync)
         grid = self.model.grid(request)
         state = State(request, index, control, profile, self._tick, self.device, grid, generator)
-        if control.preview:
-            with self.residency.hold(("vae",)):
-                state.wants_x0 = preview.fit(self.model.components.get("vae"))
+        self._watch(state)
         for stage in self.model.stages():
             control.check()
             self._tell(state, stage.name)
@@ -82,6 +82,7 @@ class Pipeline:
         if state.step >= state.steps:
             return False
         state.control.check()
+        self._watch(state)
         with self.residency.hold((self.model.denoiser(state),)), state.profile.step():
             denoise.step(self.model, state)
         state.tick(state)
@@ -100,7 +101,16 @@ class Pipeline:
         with self.residency.hold(stage.uses), state.profile.span(stage.name):
             stage(state)
             frames = decode.to_frames(state)
-        return frames, state.profile.timings()
+        return frames, replace(state.profile.timings(), tokens=tokens.count(self.model.components, state))
+
+    def _watch(self, state: State) -> None:
+        """Follow whether somebody looks: previews begin and end within a run."""
+        if state.control.preview == state.wants_x0 or (state.control.preview and not self.previews):
+            return
+        if state.control.preview:
+            with self.residency.hold(("vae",)):
+                self.previews = preview.fit(self.model.components.get("vae"))
+        state.wants_x0, state.x0 = state.control.preview and self.previews, None
 
     def _make_room(self, need: float) -> None:
         """Give the copies of weights under LoRAs back where a decode was to have their room."""

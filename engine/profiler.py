@@ -147,3 +147,13 @@ def perf_dump(
         "memory_checkpoints": {name: dict(entry) for name, entry in timings.memory.items()},
         "meta": dict(meta),
     }
+
+
+def wall() -> float:
+    """Return the Unix time in seconds."""
+    return time.time()
+
+
+def monotonic() -> float:
+    """Return the seconds of a clock that only goes on, whatever a device still has to do."""
+    return time.monotonic()

@@ -212,7 +212,7 @@ class State:
     noise: torch.Tensor | None = None  # latents
     latents: torch.Tensor | None = None  # latents, then denoise
     step: int = 0  # denoise: steps done
-    wants_x0: bool = False  # begin: somebody looks at previews, and the VAE allows them
+    wants_x0: bool = False  # before each step: somebody looks at previews, and the VAE allows them
     x0: torch.Tensor | None = None  # denoise: prediction of the clean latents, kept only for a preview
     pixels: torch.Tensor | None = None  # decode: (frames, H, W, 3) in [0, 1]
 
@@ -232,13 +232,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one output went, in milliseconds, and its memory, in MB."""
+    """Where the time of one output went, in milliseconds, its memory, in MB, and its length in tokens."""
 
     total_ms: float
     stages: tuple[tuple[str, float], ...]
     denoise_steps: tuple[float, ...]
     memory: Mapping[str, Mapping[str, float]]
     peak_memory_mb: float
+    tokens: Mapping[str, int] = field(default_factory=dict)  # of the prompt (text), input images (image), latents
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +266,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A delivered file: a local path or a URL."""
+    """A delivered file: a local path, or nothing but the key of an object in cloud storage."""
 
     location: str
     media_type: str
@@ -273,6 +274,8 @@ class Artifact:
     height: int
     frames: int
     seed: int
+    fps: int | None = None
+    key: str | None = None  # in cloud storage
 
 
 class Model(Protocol):

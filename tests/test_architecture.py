@@ -23,7 +23,7 @@ DRAWN = """
     models
     pipeline loader dummy weights
     runtime
-    engine jobs
+    engine worker jobs
 """
 ROWS = {room: row for row, line in enumerate(DRAWN.split("\n")[1:]) for room in line.split()}
 # Within a row: what is drawn with ->, and each that is not, with its reason. Row 0 and the modules of a room are free.
@@ -36,6 +36,7 @@ ARROWS = {
     ("loader", "weights"),  # weights reads what files hold
     ("dummy", "weights"),  # both fill modules that take no memory yet
     ("jobs", "engine"),
+    ("worker", "engine"),  # the worker is an engine behind a channel
     ("hub", "remote"),  # remote is the network half of hub
     ("media", "urls"),
     ("fetch", "urls"),  # urls says what may be fetched
@@ -57,7 +58,8 @@ BROAD_EXCEPT = (
     "sgdiff_app/cli.py",  # every error becomes one line and an exit status
     "sgdiff_app/generate.py",  # one prompt fails, the next is drawn
     "engine/runtime/scheduler.py",  # one run fails, the others go on
-    "engine/runtime/worker.py",
+    "engine/worker.py",  # one control call fails, the worker goes on
+    "engine/jobs/queue.py",  # one output cannot be stored, the others are
 )
 # profiler measures; faults pauses when a test asks for it. Everything else is told the time by the profiler.
 CLOCKS = ("engine/profiler.py", "engine/faults.py")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 from engine.lora.manager import LoraSet
 from engine.pipeline import Pipeline
 from engine.runtime.control import Control
-from engine.runtime.scheduler import StepScheduler
-from engine.types import Progress, Request, Timings
+from engine.runtime.scheduler import Run, StepScheduler
+from engine.types import Progress, Request
 
 
 class InlineExecutor:
@@ -21,8 +20,8 @@ class InlineExecutor:
 
     def drive(
         self, request: Request, control: Control, index: int = 0, loras: LoraSet = ()
-    ) -> Iterator[Progress | tuple[Any, Timings]]:
-        """Yield the Progress of output number `index`, then its frames and timings. Raises what the run failed with.
+    ) -> Iterator[Progress | Run]:
+        """Yield the Progress of output number `index`, then the finished run. Raises what the run failed with.
 
         Leaving the iterator ends the run. The stock call of a passthrough model is one unit, so its Progress comes
         after it; listeners of `control` hear it at once.
@@ -39,5 +38,4 @@ class InlineExecutor:
                 self.scheduler.abandon(run)
         if run.error is not None:
             raise run.error
-        assert run.result is not None
-        yield run.result
+        yield run

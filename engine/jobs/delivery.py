@@ -1,0 +1,101 @@
+"""From raw frames to what a client fetches: encoded, stored, uploaded, and removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import log, media, storage
+from engine.errors import OutputError, SgdiffError
+from engine.jobs.job import Job
+from engine.types import Artifact
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from engine.cloud import Cloud
+
+logger = log.get(__name__)
+
+
+class Delivery:
+    """Where outputs go: a folder, cloud storage, both, or only a scratch folder until they are sent."""
+
+    def __init__(self, folder: Path | None, scratch: Path, cloud: Cloud | None = None) -> None:
+        self.folder, self.scratch, self.cloud = folder, scratch, cloud
+
+    @property
+    def keeps(self) -> bool:
+        """Whether an output can be fetched later."""
+        return self.folder is not None or self.cloud is not None
+
+    def deliver(self, job: Job, index: int, frames: np.ndarray[Any, Any], recipe: dict[str, Any]) -> Artifact:
+        """Encode one output and put it where outputs go. Raises OutputError.
+
+        A failed upload leaves the file in the folder; without a folder it is an error, `upload_failed`.
+        """
+        fmt = job.resolved.output_format or "png"
+        name = job.id if index == 0 else f"{job.id}_{index}"
+        path = (self.folder or self.scratch) / f"{name}.{'jpg' if fmt == 'jpeg' else fmt}"
+        with storage.atomic(path) as part:
+            media.encode(frames, part, fmt, job.resolved, recipe)
+        count, height, width = frames.shape[:3]
+        seed = int(recipe["request"]["seed"])
+        fps = job.resolved.fps if fmt in ("mp4", "gif") else None
+        artifact = Artifact(str(path), storage.MEDIA_TYPES[fmt], width, height, count, seed, fps)
+        return self._upload(artifact) if self.cloud is not None else artifact
+
+    def _upload(self, artifact: Artifact) -> Artifact:
+        assert self.cloud is not None
+        path = Path(artifact.location)
+        try:
+            key = self.cloud.upload(path, artifact.media_type)
+        except SgdiffError as error:
+            if self.folder is None:
+                path.unlink(missing_ok=True)
+                raise
+            logger.error("%s; the file stays here: %s", error.message, path)
+            return artifact
+        kept = artifact.location
+        if self.folder is None:
+            path.unlink(missing_ok=True)
+            kept = ""
+        return Artifact(
+            kept,
+            artifact.media_type,
+            artifact.width,
+            artifact.height,
+            artifact.frames,
+            artifact.seed,
+            artifact.fps,
+            key,
+        )
+
+    def add(self, job: Job, name: str, content: bytes) -> Path:
+        """Keep something made from an output (a thumbnail) beside it. Raises OutputError."""
+        path = (self.folder or self.scratch) / name
+        with storage.atomic(path) as part:
+            part.write_bytes(content)
+        job.files = (*job.files, str(path))
+        return path
+
+    def remove(self, job: Job) -> None:
+        """Delete every file of a job, wherever it is."""
+        _unlink([artifact.location for artifact in job.artifacts if artifact.location])
+        _unlink(job.files)
+        _unlink(job.inputs)
+        for artifact in job.artifacts:
+            if artifact.key is not None and self.cloud is not None:
+                try:
+                    self.cloud.delete(artifact.key)
+                except OutputError as error:
+                    logger.error("%s", error.message)
+
+
+def _unlink(paths: Iterable[str]) -> None:
+    for path in paths:
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s: cannot be removed: %s", path, error.strerror)

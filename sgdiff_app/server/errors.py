@@ -1,0 +1,138 @@
+"""Errors over HTTP: one envelope, the status that each code has, what the client may try again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from engine import log
+from engine.errors import (
+    Draining,
+    ModelError,
+    NotFound,
+    OutOfMemory,
+    QueueFull,
+    SgdiffError,
+    UploadFailed,
+    UsageError,
+    WorkerDied,
+)
+
+logger = log.get(__name__)
+
+INVALID, AUTH, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
+LIMIT, SERVER = "rate_limit_error", "server_error"
+NEVER_AGAIN = {"x-should-retry": "false"}
+NOT_THERE = (
+    "not_found", "variant_not_found", "model_not_found", "lora_not_found", "lora_file_not_found", "video_not_ready",
+    "video_failed", "content_expired", "content_not_stored", "preview_not_available", "unsupported_endpoint",
+)  # fmt: skip
+TOO_LARGE = ("body_too_large", "image_too_large")
+
+
+class ApiError(SgdiffError):
+    """An error that only HTTP knows, with its status."""
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, code=code, param=param)
+        self.status, self.headers = status, dict(headers or {})
+
+
+def invalid(code: str, message: str, param: str | None = None) -> ApiError:
+    """Return an error of the client's."""
+    return ApiError(400, code, message, param)
+
+
+def gone(code: str, message: str, param: str | None = None) -> ApiError:
+    """Return an error for what is not there."""
+    return ApiError(404, code, message, param)
+
+
+def type_of(status: int) -> str:
+    """Return the `type` of the envelope."""
+    kinds = {401: AUTH, 403: PERMISSION, 429: LIMIT}
+    return kinds.get(status, INVALID if status < 500 else SERVER)
+
+
+def envelope(error: SgdiffError) -> dict[str, Any]:
+    """Return the body of an error; all four keys are always there."""
+    status, _ = status_of(error)
+    code, param = code_of(error), error.param
+    return {"error": {"message": error.message, "type": type_of(status), "param": param, "code": code}}
+
+
+def code_of(error: SgdiffError) -> str:
+    """Return the code of an error: a wrong value is named after its field."""
+    if error.code == UsageError.code and error.param:
+        return f"invalid_{error.param}"
+    return error.code
+
+
+def status_of(error: SgdiffError) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers of an error."""
+    match error:
+        case ApiError():
+            return error.status, error.headers
+        case QueueFull():
+            return 429, {"retry-after": str(error.retry_after)}
+        case Draining():
+            return 503, {"retry-after": "30"}
+        case WorkerDied():
+            return 503, dict(NEVER_AGAIN) if error.final else {"retry-after": "15"}
+        case UploadFailed():
+            return 502, dict(NEVER_AGAIN)
+        case NotFound():
+            return 404, {}
+        case UsageError() | ModelError():
+            if error.code in NOT_THERE:
+                return 404, {}
+            return 413 if error.code in TOO_LARGE and "decoded" not in error.message else 400, {}
+        case OutOfMemory():
+            return 500, dict(NEVER_AGAIN)
+    return 500, dict(NEVER_AGAIN)
+
+
+def response(error: SgdiffError) -> Response:
+    """Return the answer that tells of an error."""
+    status, headers = status_of(error)
+    return JSONResponse(envelope(error), status, {"cache-control": "no-store", **headers})
+
+
+def of_job(error: Mapping[str, str]) -> SgdiffError:
+    """Return the error that a job ended with."""
+    code, message = error["code"], error["message"]
+    kinds: Mapping[str, SgdiffError] = {
+        "worker_died": WorkerDied(message),
+        "draining": Draining(message),
+        "upload_failed": UploadFailed(message),
+    }
+    return kinds.get(code) or SgdiffError(message, code=code)
+
+
+async def known(request: Request, error: Exception) -> Response:
+    """Answer for an error with a message for the user."""
+    assert isinstance(error, SgdiffError)
+    return response(error)
+
+
+async def of_framework(request: Request, error: Exception) -> Response:
+    """Answer for an unknown route or a wrong method."""
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    place = f"{request.method} {request.url.path}"
+    texts = {404: f"there is no route {place}", 405: f"{place}: this method is not allowed here"}
+    text = texts.get(error.status_code, str(error.detail))
+    code = codes.get(error.status_code, "invalid_request")
+    return response(ApiError(error.status_code, code, text, headers=error.headers))
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    """Answer for a bug of ours; the log has the traceback, the client does not."""
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return response(SgdiffError("the server failed to answer; its log says why"))
