@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from engine.lora.blocks import pack
 from engine.lora.formats import read
+from engine.lora.layers import Merged
 
 Names = dict[str, list[str]]  # module in the file -> modules of ours whose rows it holds, in order
 State = dict[str, torch.Tensor]
@@ -202,6 +204,7 @@ def test_each_weight_changes_by_alpha_over_rank_times_up_times_down(
     family: str, layout: str, names: Names, lora: Any
 ) -> None:
     network, state, expected = lora.denoiser(family), State(), State()
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     for i, (module, targets) in enumerate(names.items()):
         down, up = lora.halves(network, targets)
         keys = KEYS[layout](module)
@@ -215,12 +218,17 @@ def test_each_weight_changes_by_alpha_over_rank_times_up_times_down(
             rows += count
         assert rows == len(whole)
     adapter = read(state, network, target="unet" if family == "sdxl" else "transformer")
-    assert adapter.layers.keys() == expected.keys()
-    for path, change in expected.items():
-        found = adapter.layers[path].weight()
-        assert found is not None and found.shape == network.get_submodule(path).weight.shape
-        torch.testing.assert_close(found, change, rtol=1e-5, atol=1e-5)
-    assert not adapter.unknown and not adapter.skipped and not adapter.parameters
+    assert not adapter.unknown and not adapter.skipped
+    layers = Merged(network, torch.device("cpu"))
+    try:
+        layers.apply([(pack(adapter, pin=False), 0.5)])
+        after = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    finally:
+        layers.release()
+    for name, weight in before.items():
+        change = 0.5 * expected.get(name.removesuffix(".weight"), torch.zeros(()))
+        torch.testing.assert_close(after[name], weight + change, rtol=1e-5, atol=1e-5)
+        assert torch.equal(network.get_parameter(name), weight)
 
 
 def test_full_differences_of_wan_reach_norms_biases_tables_and_the_patch_embedding(lora: Any) -> None:
