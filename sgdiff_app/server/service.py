@@ -60,6 +60,7 @@ class Service:
     ready_timeout_s: float = 120.0
     created: int = field(default_factory=lambda: int(wall()))
     instance: str = field(default_factory=lambda: new_id("srv"))
+    keys: dict[str, asyncio.Event] = field(default_factory=dict)  # of clients whose requests are being taken in
 
     @property
     def name(self) -> str:
