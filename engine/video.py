@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -91,6 +91,28 @@ def _pipe(command: list[str], chunks: Iterable[bytes | memoryview], path: Path) 
 
 def _drain(stream: IO[bytes], lines: list[str]) -> None:
     lines.extend(text for line in stream if (text := line.decode(errors="replace").strip()))
+
+
+def read_frames(path: Path, wanted: Sequence[int], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Return some frames of an MP4 file, by their numbers in growing order, as uint8 (F, H, W, 3) of `size` (H, W).
+
+    Frames that the file lacks are left out. Raises OutputError with the words of ffmpeg.
+    """
+    height, width = size
+    chosen = "+".join(f"eq(n\\,{number})" for number in wanted)
+    command = [
+        executable(), "-hide_banner", "-loglevel", "error", "-nostdin", "-protocol_whitelist", "file,pipe",
+        "-f", "mov", "-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough", "-frames:v", str(len(wanted)),
+        "-vf", f"select={chosen},scale={width}:{height}:flags=area:in_color_matrix=bt709:in_range=tv",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, check=False)
+    size_of_frame = height * width * 3
+    count = len(done.stdout) // size_of_frame
+    if done.returncode != 0 or count == 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise OutputError(f"{path.name}: ffmpeg failed: {said[-1] if said else 'the file has no such frames'}")
+    return np.frombuffer(done.stdout[: count * size_of_frame], np.uint8).reshape(count, height, width, 3)
 
 
 def read_tags(path: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Rooms of the engine, a line for each row from 0 up, as DESIGN.md section 1 draws them.
 DRAWN = """
     errors schema types config catalog resolve env log
-    overlay hub remote media fetch urls video recipe_file recipe postprocess storage profiler faults
+    overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage profiler faults
     attention parallel kernels
     passes cache lora
     stages
@@ -42,6 +42,7 @@ ARROWS = {
     ("fetch", "urls"),  # urls says what may be fetched
     ("media", "fetch"),  # an input image may lie at a URL
     ("media", "video"),  # these two are the halves of media that know ffmpeg
+    ("clips", "video"),  # pictures of a video are made of its frames
     ("media", "recipe_file"),  # and the fields of a file
     ("recipe_file", "video"),  # the recipe of an mp4 is an ffmpeg tag
     ("recipe", "hub"),  # a recipe names the folder that made the picture, with its hash
