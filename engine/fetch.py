@@ -1,13 +1,13 @@
-"""Input images by http(s) URL: from public addresses only, over checked connections, bounded in time and size."""
+"""What is at an http(s) URL: from public addresses only, over checked connections, bounded in time and size."""
 
 from __future__ import annotations
 
 import http.client
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -16,12 +16,13 @@ from urllib.parse import urljoin
 
 import certifi
 
-from engine.errors import InputError
+from engine.errors import InputError, OutputError
 from engine.urls import PORTS, InvalidURLError, Target, is_public, parse, shown
 
 REDIRECTS = (301, 302, 303, 307, 308)
 CHUNK = 65536
 Socket = TypeVar("Socket", bound=socket.socket)
+T = TypeVar("T")
 AGENT = "sgdiff-app"
 
 
@@ -62,16 +63,43 @@ def fetch(url: str, rules: Rules | None = None, field: str = "image_path") -> by
     except InvalidURLError as error:
         raise InputError(f"{field}: {shown(url)}: {error}", code="invalid_url", param=field) from None
     download = _Download(rules)
-    # In a thread of its own: neither a name server nor a server that sends byte by byte can hold the caller longer.
-    pool = ThreadPoolExecutor(1, "fetch")
     try:
-        return pool.submit(download.run, target).result(rules.total_s)
+        return _in_time(download, lambda: download.run(target))
     except TimeoutError:
         raise failure(url, f"took longer than {rules.total_s:g} s", field) from None
     except _FailedError as error:
         raise failure(url, str(error), field) from error.__cause__
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], rules: Rules | None = None) -> int:
+    """Send a body to a URL, once, and return the status of the answer; a redirect is not followed.
+
+    Raises OutputError when there is no answer in time or the address is not allowed.
+    """
+    rules = rules or DEFAULT
+    exchange = _Exchange(rules)
+
+    def send(target: Target) -> int:
+        with exchange.ask(target, "POST", headers, body) as response:
+            return response.status
+
+    try:
+        target = parse(url)
+        return _in_time(exchange, lambda: send(target))
+    except TimeoutError:
+        raise OutputError(f"{shown(url)}: took longer than {rules.total_s:g} s") from None
+    except (InvalidURLError, _FailedError) as error:
+        raise OutputError(f"{shown(url)}: {error}") from error.__cause__
+
+
+def _in_time(exchange: _Exchange, work: Callable[[], T]) -> T:
+    """Return what `work` returns. Raises TimeoutError when it takes longer than the rules allow."""
+    # In a thread of its own: neither a name server nor a server that sends byte by byte can hold the caller longer.
+    pool = ThreadPoolExecutor(1, "fetch")
+    try:
+        return pool.submit(work).result(exchange.rules.total_s)
     finally:
-        download.end()
+        exchange.end()
         pool.shutdown(wait=False)
 
 
@@ -89,8 +117,8 @@ class _FailedError(Exception):
         self.transient = transient
 
 
-class _Download:
-    """One download with its further tries, which `end` stops from another thread."""
+class _Exchange:
+    """Requests to checked addresses, which `end` stops from another thread."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -105,38 +133,19 @@ class _Download:
             with suppress(OSError):
                 socket.socket.shutdown(held, socket.SHUT_RDWR)  # the class's own, past TLS that may be half made
 
-    def run(self, target: Target) -> bytes:
-        """Return the bytes. Raises _FailedError."""
-        for number in range(1, self.rules.tries + 1):
-            try:
-                return self._follow(target)
-            except _FailedError as error:
-                last = not error.transient or number == self.rules.tries
-                if last or self.ended.wait(self.rules.pause_s * 2 ** (number - 1)):
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    def _follow(self, target: Target) -> bytes:
-        for _ in range(self.rules.redirects + 1):
-            answer = self._get(target)
-            if isinstance(answer, bytes):
-                return answer
-            try:
-                target = parse(urljoin(target.url, answer))
-            except (InvalidURLError, ValueError):
-                raise _FailedError("is redirected to what is no http(s) URL") from None
-        raise _FailedError(f"is redirected more than {self.rules.redirects} times")
-
-    def _get(self, target: Target) -> bytes | str:
-        """Return the bytes at a URL, or where else they are."""
+    @contextmanager
+    def ask(
+        self, target: Target, method: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Give the answer to one request. Raises _FailedError, also for what goes wrong while it is read."""
         connection = http.client.HTTPConnection(target.host, target.port)
         connection.auto_open = 0  # never by itself: it would look the name up again
         try:
             connection.sock = self._connect(target)
-            headers = {"Host": target.authority, "Accept": "image/*", "Accept-Encoding": "identity"}
-            connection.request("GET", target.path, headers={**headers, "User-Agent": AGENT, "Connection": "close"})
+            always = {"Host": target.authority, "User-Agent": AGENT, "Connection": "close"}
+            connection.request(method, target.path, body, {**headers, **always})
             with connection.getresponse() as response:
-                return self._read(response)
+                yield response
         except TimeoutError as error:
             raise _FailedError("the server does not answer in time", transient=True) from error
         except ssl.SSLCertVerificationError as error:
@@ -193,6 +202,37 @@ class _Download:
         if not found or not (free or all(is_public(str(entry[4][0])) for entry in found)):
             raise _FailedError("its host is not on the public internet")
         return [(entry[0], entry[4]) for entry in found]
+
+
+class _Download(_Exchange):
+    """One download with its further tries."""
+
+    def run(self, target: Target) -> bytes:
+        """Return the bytes. Raises _FailedError."""
+        for number in range(1, self.rules.tries + 1):
+            try:
+                return self._follow(target)
+            except _FailedError as error:
+                last = not error.transient or number == self.rules.tries
+                if last or self.ended.wait(self.rules.pause_s * 2 ** (number - 1)):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _follow(self, target: Target) -> bytes:
+        for _ in range(self.rules.redirects + 1):
+            answer = self._get(target)
+            if isinstance(answer, bytes):
+                return answer
+            try:
+                target = parse(urljoin(target.url, answer))
+            except (InvalidURLError, ValueError):
+                raise _FailedError("is redirected to what is no http(s) URL") from None
+        raise _FailedError(f"is redirected more than {self.rules.redirects} times")
+
+    def _get(self, target: Target) -> bytes | str:
+        """Return the bytes at a URL, or where else they are."""
+        with self.ask(target, "GET", {"Accept": "image/*", "Accept-Encoding": "identity"}) as response:
+            return self._read(response)
 
     def _read(self, response: http.client.HTTPResponse) -> bytes | str:
         status, location = response.status, response.getheader("Location")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from engine import fetch
-from engine.errors import InputError
+from engine.errors import InputError, OutputError
 from engine.fetch import Rules
 
 PEM = Path(__file__).parent / "data" / "pictures.example.pem"
@@ -34,6 +34,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         self.server.actions[min(len(self.server.asked), len(self.server.actions)) - 1](self)
 
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -46,6 +50,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, secure: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.actions: tuple[Action, ...] = (body(b"picture"),)
         self.stop = threading.Event()
         if secure:
@@ -401,3 +406,46 @@ def test_the_bytes_may_be_anything(server: Server) -> None:
     data = io.BytesIO(bytes(range(256)) * 4096).getvalue()
     server.actions = (body(data),)
     assert fetch.fetch(server.url(), HERE) == data
+
+
+# --- what is sent
+
+
+def unsent(url: str, rules: Rules = HERE) -> str:
+    with pytest.raises(OutputError) as caught:
+        fetch.post(url, b"body", {}, rules)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("status", [200, 204, 404, 500])
+def test_a_body_is_sent_once_and_the_status_told(server: Server, status: int) -> None:
+    server.actions = (body(b"", status),)
+    assert fetch.post(server.url("/in?a=1"), b"{}", {"Content-Type": "application/json", "Host": "x"}, HERE) == status
+    assert server.bodies == [b"{}"]
+    path, headers = server.asked[0]
+    assert (path, headers["content-type"]) == ("/in?a=1", "application/json")
+    assert headers["host"] == server.url("").removeprefix("http://")
+
+
+def test_nothing_is_sent_on_to_where_an_answer_points(server: Server) -> None:
+    server.actions = (redirect("/other", 307),)
+    assert fetch.post(server.url(), b"{}", {}, HERE) == 307
+    assert len(server.asked) == 1
+
+
+@pytest.mark.usefixtures("_no_connection")
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1/in?key=secret", "http://127.0.0.1/in: its host is not on the public internet"),
+        ("http://8.8.8.8:8080/", "http://8.8.8.8:8080/: only the ports 80 and 443 are allowed"),
+        ("http://me:pass@host/", "http://host/: must not hold a user name or password"),
+    ],
+)
+def test_nothing_is_sent_where_nothing_may_be_fetched(url: str, problem: str) -> None:
+    assert unsent(url, Rules()) == problem
+
+
+def test_who_does_not_answer_holds_nobody_who_sends(server: Server) -> None:
+    server.actions = (lambda handler: handler.server.stop.wait(5),)
+    assert unsent(server.url(), replace(HERE, total_s=0.2)).endswith(": took longer than 0.2 s")
