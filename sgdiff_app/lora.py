@@ -63,7 +63,7 @@ def entries() -> Iterator[Entry]:
 
 
 def _list(as_json: bool) -> Iterator[str]:
-    found = [(entry, facts(entry.path)) for entry in entries()]
+    found = [(entry, facts(entry.path, digest=as_json)) for entry in entries()]
     if as_json:
         rows = [
             {"reference": entry.reference, "weight_name": entry.weight_name, "origin": entry.origin, **told}

@@ -11,6 +11,7 @@ from engine import log
 from engine.lora.adapter import Adapter, Delta
 
 logger = log.get(__name__)
+LARGEST = 2**30  # bytes of a block of several tensors
 ALIGNED = 256  # bytes, as fast kernels like it
 
 
@@ -45,7 +46,7 @@ def empty_like(tensors: Iterable[torch.Tensor], pin: bool) -> list[torch.Tensor]
     made: list[torch.Tensor] = []
     group: list[torch.Tensor] = []
     for tensor in tensors:
-        if group and sum(map(_bytes, (*group, tensor))) > 2**30:
+        if group and sum(map(_bytes, (*group, tensor))) > LARGEST:
             made += _block(group, pin)[1]
             group = []
         group.append(tensor)

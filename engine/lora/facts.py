@@ -32,8 +32,11 @@ SAID = ("base_model", "modelspec.architecture", "ss_base_model_version")
 NAMED = ("name", "modelspec.title", "ss_output_name")
 
 
-def facts(path: Path) -> dict[str, Any]:
-    """Return what a file tells as plain values. Raises ModelError, or UsageError for a file that is no LoRA."""
+def facts(path: Path, digest: bool = True) -> dict[str, Any]:
+    """Return what a file tells as plain values, its hash only if asked for, because that reads all of it.
+
+    Raises ModelError, or UsageError for a file that is no LoRA.
+    """
     head = header.read(path)
     found = {key: parsed for key in head.tensors if (parsed := keys.parse(key)) is not None}
     kind = keys.other_kind(head.tensors)
@@ -58,7 +61,7 @@ def facts(path: Path) -> dict[str, Any]:
         "components": dict(Counter(keys.owner(key) or "denoiser" for key in head.tensors)),
         "dtypes": dict(Counter(tensor.dtype for tensor in head.tensors.values())),
         "bytes": path.stat().st_size,
-        "sha256": sha256(path),
+        "sha256": sha256(path) if digest else None,
         "trigger_words": list(header.triggers(head.metadata)),
         "training_tags": list(header.tags(head.metadata)),
         "base_model": _said(head.metadata, SAID),

@@ -133,3 +133,12 @@ def test_numbers_that_json_does_not_have_are_left_out(cli: Cli, tmp_path: Path) 
     assert json.loads(told, parse_constant=pytest.fail)["alphas"] == []
     save_file({f"{BASE}.lora_A.weight": torch.tensor(1.0)}, tmp_path / "b.safetensors")
     assert "rank: -" in cli("lora", "inspect", "b.safetensors").out.splitlines()
+
+
+def test_a_table_of_names_and_sizes_reads_no_file_as_a_whole(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.lora import facts
+
+    monkeypatch.setattr(facts, "sha256", None)  # nobody may call it
+    assert "pixel-art" in cli("lora").out
+    monkeypatch.undo()
+    assert {len(row["sha256"]) for row in json.loads(cli("lora", "--json").out)["loras"]} == {64}

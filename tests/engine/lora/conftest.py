@@ -31,6 +31,17 @@ class Lora:
 
     denoiser = staticmethod(denoiser)
 
+    @staticmethod
+    def added(delta: Any) -> torch.Tensor:
+        """What a delta adds to a weight, as its definition says, in fp32."""
+        low = (
+            delta.scale * torch.tensordot(delta.up.float().flatten(1), delta.down.float(), 1)
+            if delta.up is not None
+            else 0
+        )
+        total: torch.Tensor = low + (0 if delta.diff is None else delta.diff.float())
+        return total
+
     def noise(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=self.generator)
 

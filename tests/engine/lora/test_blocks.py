@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from engine.lora import blocks
@@ -65,3 +66,11 @@ def test_memory_for_copies_has_the_shapes() -> None:
         one.copy_(value)
     assert all(torch.equal(one, value) for one, value in zip(made, like, strict=True))
     assert blocks.empty_like([], pin=False) == []
+
+
+def test_memory_for_copies_comes_in_blocks_that_the_host_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "LARGEST", 2 * blocks.ALIGNED)
+    made = blocks.empty_like([torch.zeros(3) for _ in range(5)] + [torch.zeros(1000)], pin=False)
+    stores = [one.untyped_storage() for one in made]
+    assert len({store.data_ptr() for store in stores}) == 4
+    assert [store.nbytes() // blocks.ALIGNED for store in stores] == [2, 2, 2, 2, 1, 16]

@@ -135,7 +135,7 @@ def test_our_names_agree_with_diffusers(family: str, make: Any, lora: Any) -> No
     ours = read(state, network)
     assert ours.layers.keys() == theirs.layers.keys() and len(ours.layers) > 1
     for path, delta in ours.layers.items():
-        torch.testing.assert_close(delta.weight(), theirs.layers[path].weight(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(lora.added(delta), lora.added(theirs.layers[path]), rtol=1e-5, atol=1e-5)
 
 
 def test_kohya_files_of_sdxl_with_the_names_of_the_original_unet(lora: Any) -> None:
@@ -152,7 +152,7 @@ def test_kohya_files_of_sdxl_with_the_names_of_the_original_unet(lora: Any) -> N
     adapter = read(state, network, target="unet")
     assert adapter.layers.keys() == expected.keys()
     for path, change in expected.items():
-        torch.testing.assert_close(adapter.layers[path].weight(), change, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(lora.added(adapter.layers[path]), change, rtol=1e-5, atol=1e-5)
     assert len(adapter.skipped) == 2
 
 
@@ -209,3 +209,14 @@ def test_both_agree_where_diffusers_knows_the_widths_of_the_real_model_alone(
         assert delta.up is not None and delta.down is not None and other.up is not None and other.down is not None
         torch.testing.assert_close(delta.scale * delta.up * delta.down[0, 0], other.scale * other.up * other.down[0, 0])
         torch.testing.assert_close(delta.scale * delta.up[0] * delta.down, other.scale * other.up[0] * other.down)
+
+
+def test_a_layer_that_the_model_lacks_is_called_as_in_the_file(lora: Any) -> None:
+    network, state = lora.denoiser("sdxl"), State()
+    halves(
+        state, "lora_unet_input_blocks_3_1_proj_in", network, ["down_blocks.1.attentions.0.proj_in"], lora, kohya=True
+    )
+    for i in range(3):
+        halves(state, f"lora_unet_output_blocks_{i}_9_proj_in", network, ["mid_block.attentions.0.proj_in"], lora, True)
+    with pytest.raises(UsageError, match=r"12 of its 12 tensors fit no layer: .*lora_unet_"):
+        read(state, network, target="unet")

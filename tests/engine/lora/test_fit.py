@@ -25,10 +25,10 @@ def test_the_shape_of_a_linear_layer_is_that_of_its_product_however_its_weight_i
 def test_linear_layers_and_convolutions_of_one_pixel_are_alike(lora: Any) -> None:
     down, up = lora.noise(2, 6), lora.noise(8, 2)
     pixel: dict[Part, torch.Tensor] = {"down": down[..., None, None], "up": up[..., None, None]}
-    linear = deltas(torch.nn.ModuleDict({"a": torch.nn.Linear(6, 8)}), pixel, "a")["a"].weight()
+    linear = lora.added(deltas(torch.nn.ModuleDict({"a": torch.nn.Linear(6, 8)}), pixel, "a")["a"])
     torch.testing.assert_close(linear, up @ down)
     convolution = torch.nn.ModuleDict({"a": torch.nn.Conv2d(6, 8, 1)})
-    found = deltas(convolution, {"down": down, "up": up}, "a")["a"].weight()
+    found = lora.added(deltas(convolution, {"down": down, "up": up}, "a")["a"])
     torch.testing.assert_close(found, (up @ down)[..., None, None])
 
 

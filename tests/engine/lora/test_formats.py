@@ -73,6 +73,8 @@ def test_settings_beside_a_file_of_peft_are_read(state: State, network: Any, tmp
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
     adapter = read(tmp_path / "adapter_model.safetensors", network)
     assert scales(adapter) == {Q: 2.0, K: 2.0} and adapter.layout == "peft"
+    save_file(state, tmp_path / "own.safetensors", metadata=settings(r=3, lora_alpha=9))
+    assert scales(read(tmp_path / "own.safetensors", network)) == {Q: 3.0, K: 3.0}, "a file's own settings come first"
 
 
 def test_the_bias_of_the_upper_half_is_scaled_and_a_difference_is_not(state: State, network: Any, lora: Any) -> None:
@@ -177,6 +179,12 @@ def test_a_half_without_its_partner_is_refused(state: State, network: Any) -> No
     assert refused(state, network) == f"LoRA: is incomplete: transformer.{Q}.lora_A.weight has no partner"
 
 
+def test_the_bias_of_a_half_that_is_not_there_is_refused(state: State, network: Any, lora: Any) -> None:
+    base = "transformer.transformer_blocks.1.attn.to_q"
+    message = refused(state | {f"{base}.lora_B.bias": lora.noise(64)}, network)
+    assert message.startswith(f"LoRA: is incomplete: {base}") and message.endswith("has no partner")
+
+
 def test_a_layer_that_is_named_twice_is_refused(state: State, network: Any) -> None:
     state |= {key.removeprefix("transformer."): value for key, value in state.items()}
     assert f"changes {Q} twice" in refused(state, network)
@@ -249,8 +257,8 @@ def test_every_precision_is_computed_with(dtype: torch.dtype, network: Any, lora
     save_file(stored, tmp_path / "a.safetensors")
     delta = read(tmp_path / "a.safetensors", network).layers[Q]
     down, up, scaled, plain = (stored[f"{base}.{name}"].float() for name in names[:4])
-    change = delta.weight()
-    assert change is not None and delta.bias is not None
+    change = lora.added(delta)
+    assert delta.bias is not None
     torch.testing.assert_close(change, 2 * up @ down, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(delta.bias.float(), 2 * scaled + plain, rtol=1e-2, atol=1e-2)
 
@@ -293,3 +301,30 @@ def test_what_another_component_reads_is_no_cause_for_a_warning(lora: Any, caplo
     assert "2 tensors are for other parts and are skipped: lora_te2" in caplog.text
     read(state, encoder, target="text_encoder")
     assert "4 tensors are for other parts and are skipped: lora_unet" in caplog.text
+
+
+def test_a_tenth_may_be_unknown_and_no_more(state: State, network: Any, lora: Any) -> None:
+    for i in range(2):
+        down, up = lora.halves(network, [f"transformer_blocks.{i}.attn.to_v"])
+        base = f"transformer.transformer_blocks.{i}.attn.to_v"
+        state |= {f"{base}.lora_A.weight": down, f"{base}.lora_B.weight": up, f"{base}.alpha": torch.tensor(3.0)}
+    del state["transformer.transformer_blocks.1.attn.to_v.alpha"]
+    assert len(state) == 9
+    extra = {f"transformer.extra_{i}.alpha": torch.tensor(1.0) for i in range(2)}
+    one = {key: extra[key] for key in list(extra)[:1]}
+    assert len(read(state | one, network).unknown) == 1
+    assert "2 of its 11 tensors fit no layer" in refused(state | extra, network)
+
+
+def test_a_table_of_another_size_is_refused(lora: Any) -> None:
+    state = {"diffusion_model.blocks.0.diff_m": lora.noise(1, 6, 32)}
+    assert "the model has a table of shape 1 x 6 x 64 there" in refused(state, lora.denoiser("wan"))
+
+
+def test_target_modules_leave_tables_out(lora: Any) -> None:
+    network, state = lora.denoiser("wan"), {"blocks.0.diff_m": lora.noise(1, 6, 64)}
+    down, up = lora.halves(network, ["blocks.0.attn1.to_q"])
+    state |= {"blocks.0.self_attn.q.lora_A.weight": down, "blocks.0.self_attn.q.lora_B.weight": up}
+    assert list(read(state, network).parameters) == ["blocks.0.scale_shift_table"]
+    chosen = read(state, network, modules=["to_q"])
+    assert (list(chosen.layers), dict(chosen.parameters)) == (["blocks.0.attn1.to_q"], {})

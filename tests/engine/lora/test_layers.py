@@ -186,3 +186,10 @@ def test_beside_replaces_what_was_there(network: Network) -> None:
     layers.apply([(_packed(), 1.0)])
     layers.apply([(_packed(seed=2), 1.0)])
     assert torch.equal(network(picture), alone)
+
+
+def test_files_of_half_precision_are_multiplied_in_single_precision(network: Network) -> None:
+    down, up = torch.randn(4, 8).bfloat16(), torch.randn(6, 4).bfloat16()
+    base = network.inner[0].weight.detach().clone()
+    Merged(network, CPU).apply([(_packed({"inner.0": Delta(down=down, up=up)}), 1.0)])
+    torch.testing.assert_close(network.inner[0].weight.detach(), base + up.float() @ down.float(), atol=1e-5, rtol=1e-5)
