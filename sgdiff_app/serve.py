@@ -42,6 +42,7 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
     import platformdirs
 
     from engine.jobs.child import COMMAND
+    from sgdiff_app.server import webhooks
     from sgdiff_app.server.service import Service
 
     options, output = settings.noun(ServerOptions), settings.noun(OutputOptions)
@@ -52,6 +53,7 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
         output_ttl_s=duration(options.output_ttl, "output_ttl") if options.output_ttl else None,
         requeue=options.requeue_on_restart,
     )
+    hooks = webhooks.of_options(options)
     data = Path(options.data_dir or platformdirs.user_data_path("sgdiff", appauthor=False))
     scratch = Path(tempfile.mkdtemp(prefix="sgdiff-"))
     folder = Path(output.output_path).expanduser() if output.output_path else None
@@ -64,7 +66,9 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
         command or COMMAND,
     )
     ready = duration(options.ready_timeout, "ready_timeout")
-    return Service(queue, options, environment, ready_timeout_s=ready)
+    if hooks is not None:
+        queue.observers.append(hooks.hear)
+    return Service(queue, options, environment, ready_timeout_s=ready, webhooks=hooks)
 
 
 def run(settings: Settings, environment: Environment) -> int:
@@ -91,6 +95,8 @@ async def _serve(app: FastAPI, service: Service) -> int:
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     await service.aside(service.queue.drain, float(options.http_graceful_shutdown_timeout))
+    if service.webhooks is not None:
+        await service.aside(service.webhooks.close)
     server.should_exit = True
     await serving
     return 0

@@ -22,6 +22,7 @@ from engine.profiler import wall
 from engine.types import Request
 from sgdiff_app.options import ServerOptions
 from sgdiff_app.server.errors import ApiError, gone
+from sgdiff_app.server.webhooks import Webhooks
 
 T = TypeVar("T")
 SERVING = ("ready", "warming")
@@ -60,6 +61,7 @@ class Service:
     ready_timeout_s: float = 120.0
     created: int = field(default_factory=lambda: int(wall()))
     instance: str = field(default_factory=lambda: new_id("srv"))
+    webhooks: Webhooks | None = None
     keys: dict[str, asyncio.Event] = field(default_factory=dict)  # of clients whose requests are being taken in
 
     @property

@@ -57,3 +57,5 @@ class Server:
         self.server.force_exit = True
         self.thread.join(10)
         self.service.queue.close()
+        if self.service.webhooks is not None:
+            self.service.webhooks.close(0.0)
