@@ -51,7 +51,7 @@ def read(
     if isinstance(source, Path):
         head = header.read(source)
         name, state, metadata = source.name, _loaded(source), head.metadata
-        settings = header.settings(metadata, source.parent / header.PEFT, target)
+        settings = header.settings(metadata, header.beside(source, state), target)
     else:
         name, state, settings = "LoRA", dict(source), header.settings(metadata or {}, target=target)
     return _Reader(name, state, network, target, settings, alpha).adapter(metadata or {}, modules, others)

@@ -6,7 +6,7 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from engine.errors import ModelError, UsageError
 
 LONGEST = 100 * 2**20  # of a header, as the safetensors format bounds it
-PEFT = "adapter_config.json"
+PEFT, PEFT_FILE, PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 ADAPTER = "lora_adapter_metadata"  # where diffusers keeps the PEFT settings, as JSON
 TRIGGERS = ("modelspec.trigger_phrase", "trigger_words", "trigger_word", "trigger_phrase", "instance_prompt")
 # Types of alpha: how one is unpacked, and the bytes before it; bf16 is the upper half of fp32.
@@ -73,7 +73,7 @@ def read(path: Path) -> Header:
         raise _refused(f"{path}: is no safetensors file; LoRA files of other formats are not read") from error
     if not whole:
         raise _refused(f"{path}: is cut off or damaged; download it again")
-    return Header(tensors, metadata, settings(metadata, path.parent / PEFT))
+    return Header(tensors, metadata, settings(metadata, beside(path, tensors)))
 
 
 def _fit(tensors: list[Tensor], ends: list[int], start: int) -> bool:
@@ -102,14 +102,20 @@ def scalars(path: Path, tensors: Mapping[str, Tensor]) -> set[float]:
     return {value for value in values if math.isfinite(value)}
 
 
-def settings(metadata: Mapping[str, str], beside: Path | None = None, target: str = "transformer") -> dict[str, Any]:
-    """Return the PEFT settings of a component: from the file's own metadata, else from the JSON beside it.
+def beside(path: Path, names: Iterable[str]) -> Path | None:
+    """Return where the settings of a file of PEFT are; those beside any other file are not its own."""
+    is_peft = path.name == PEFT_FILE or any(name.startswith(PEFT_PREFIX) for name in names)
+    return path.parent / PEFT if is_peft else None
+
+
+def settings(metadata: Mapping[str, str], place: Path | None = None, target: str = "transformer") -> dict[str, Any]:
+    """Return the PEFT settings of a component: from the file's own metadata, else from the JSON at a place.
 
     In the metadata they are named by component. A denoiser takes those of another one when it has none of its own.
     """
     found = _object(metadata.get(ADAPTER, ""))
-    if not found and beside is not None and beside.is_file():
-        return _object(beside.read_text(encoding="utf-8", errors="replace"))
+    if not found and place is not None and place.is_file():
+        return _object(place.read_text(encoding="utf-8", errors="replace"))
     others = () if target.startswith("text_encoder") else DENOISERS
     for name in (target, *others):
         own = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}

@@ -73,8 +73,13 @@ def test_settings_beside_a_file_of_peft_are_read(state: State, network: Any, tmp
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
     adapter = read(tmp_path / "adapter_model.safetensors", network)
     assert scales(adapter) == {Q: 2.0, K: 2.0} and adapter.layout == "peft"
-    save_file(state, tmp_path / "own.safetensors", metadata=settings(r=3, lora_alpha=9))
-    assert scales(read(tmp_path / "own.safetensors", network)) == {Q: 3.0, K: 3.0}, "a file's own settings come first"
+    peft = tmp_path / "adapter_model.safetensors"
+    save_file(state, peft, metadata=settings(r=3, lora_alpha=9))
+    assert scales(read(peft, network)) == {Q: 3.0, K: 3.0}, "a file's own settings come first"
+    save_file(state, tmp_path / "other.safetensors")
+    assert scales(read(tmp_path / "other.safetensors", network)) == {Q: 1.0, K: 1.0}, (
+        "they are those of PEFT's own file"
+    )
 
 
 def test_the_bias_of_the_upper_half_is_scaled_and_a_difference_is_not(state: State, network: Any, lora: Any) -> None:
@@ -157,6 +162,7 @@ def test_fused_rows_that_are_too_many_are_refused(lora: Any) -> None:
         (f"transformer.{Q}.lora_magnitude_vector.weight", "DoRA"),
         (f"transformer.{Q}.lora_magnitude_vector", "DoRA"),
         (f"lora_unet_{Q.replace('.', '_')}.dora_scale", "DoRA"),
+        (f"lora_unet_{Q.replace('.', '_')}.a1.weight", "GLoRA"),
         (f"lycoris_{Q.replace('.', '_')}.hada_w1_a", "LoHa"),
         (f"lycoris_{Q.replace('.', '_')}.lokr_w1", "LoKr"),
         (f"{Q}.oft_diag", "OFT"),

@@ -13,6 +13,7 @@ from engine.lora.keys import Key
     [
         ("a.to_q.lora_A.weight", Key("a.to_q", "down")),
         ("a.to_q.lora_B.style.weight", Key("a.to_q", "up")),
+        ("a.to_q.lora_B.my-style-2.weight", Key("a.to_q", "up")),
         ("a.to_q.lora_B.bias", Key("a.to_q", "up_bias")),
         ("a.to_q.lora_A.bias", None),
         ("a.to_q.lora.up.weight", Key("a.to_q", "up")),
@@ -36,6 +37,19 @@ def test_a_module_of_one_family_is_not_cut_to_that_of_another() -> None:
     assert list(keys.candidates("transformer_blocks.0.attn1.to_q", "transformer")) == [
         "transformer_blocks.0.attn1.to_q"
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "last"),
+    [
+        ("lora_unet_a_to_q", "a_to_q"), ("lora_transformer_a_to_q", "a_to_q"), ("lycoris_a_to_q", "a_to_q"),
+        ("base_model.model.transformer.a.to_q", "a.to_q"), ("model.diffusion_model.a.to_q", "a.to_q"),
+        ("pipe.dit.a.to_q", "a.to_q"), ("critic.a.to_q", "a.to_q"), ("unet.a.processor.to_q_lora", "a.to_q"),
+        ("unet.a.processor.to_out_lora", "a.to_out.0"),
+    ],
+)  # fmt: skip
+def test_prefixes_of_every_trainer_come_off(module: str, last: str) -> None:
+    assert list(keys.candidates(module, "transformer"))[-1] == last
 
 
 @pytest.mark.parametrize(
