@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "encode", "fit", "image_size", "inlined", "jpeg_preview", "open_image", "open_mask", "parameters_text", "quality",
-    "read_recipe", "sha256_of",
+    "check_image", "data_of", "encode", "fit", "image_size", "inlined", "is_data", "jpeg_preview", "open_image",
+    "open_mask", "parameters_text", "quality", "read_recipe", "sha256_of",
 ]  # fmt: skip
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -76,6 +76,23 @@ def image_size(source: str, field: str = "image_path") -> tuple[int, int]:
         width, height = image.size
         sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 lie on their side
     return (height, width) if sideways else (width, height)
+
+
+def check_image(data: bytes, name: str, max_pixels: float = MAX_PIXELS, field: str = "image_path") -> str:
+    """Return the kind of an input image (one of KINDS), which has been decoded; messages call it `name`.
+
+    Raises InputError.
+    """
+    from PIL import Image
+
+    with _reading(name, field, max_pixels):
+        with Image.open(io.BytesIO(data), formats=KINDS) as image:
+            if image.width * image.height > max_pixels:
+                raise _too_large(field, name, max_pixels)
+            image.verify()
+        with Image.open(io.BytesIO(data), formats=KINDS) as image:
+            image.load()
+            return str(image.format)
 
 
 def sha256_of(source: str, field: str = "image_path") -> str:
@@ -173,7 +190,7 @@ def jpeg_preview(rgb: np.ndarray[Any, Any]) -> bytes:
 
 
 def _name(source: str) -> str:
-    return "data URI" if _is_data(source) else urls.shown(source) if urls.is_url(source) else source
+    return "data URI" if is_data(source) else urls.shown(source) if urls.is_url(source) else source
 
 
 def _fail(field: str, source: str, problem: str, code: str | None = None) -> InputError:
@@ -183,8 +200,8 @@ def _fail(field: str, source: str, problem: str, code: str | None = None) -> Inp
 def _bytes(source: str, field: str) -> bytes:
     if urls.is_url(source):
         return fetch.fetch(source, field=field)
-    if _is_data(source):
-        return _data(source, field)
+    if is_data(source):
+        return data_of(source, field)
     path = Path(source).expanduser()
     if not path.exists():
         raise _fail(field, source, "no such file")
@@ -203,11 +220,12 @@ def _bytes(source: str, field: str) -> bytes:
     return data
 
 
-def _is_data(source: str) -> bool:
+def is_data(source: str) -> bool:
+    """Say whether an input is meant as a data URI."""
     return source[:5].lower() == "data:"
 
 
-def _data(source: str, field: str) -> bytes:
+def data_of(source: str, field: str) -> bytes:
     """Return the bytes of a data URI, in either alphabet of base64, percent-encoded or not, padded or not."""
     found = DATA_URI.fullmatch(source)
     if found is None:

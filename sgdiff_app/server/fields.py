@@ -1,0 +1,289 @@
+"""Fields of requests over HTTP: those that HTTP alone has, described like all settings, and how bodies become nouns."""
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from engine import schema
+from engine.env import FALSE, TRUE
+from engine.errors import NotAvailable, UsageError, listed, suggest
+from engine.lora import refs
+from engine.schema import Field, Ge, Le, MaxLen, Opt
+from engine.types import LORA, OUTPUT, PROFILING, SAMPLING, ImageFormat, LoraRef, Request, Task
+from sgdiff_app.layers import dimensions
+from sgdiff_app.options import ServerOptions
+from sgdiff_app.server import places
+from sgdiff_app.server.body import Body, Text, json_text
+from sgdiff_app.server.errors import invalid
+
+HTTP, INPUT = "HTTP", "Input"
+Source = str | dict[str, Any]  # a URL, a data URI, or {"image_url": one of them}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonFields:
+    """What requests for pictures and for videos have in common, beside the fields of `engine.types.Request`."""
+
+    model: Annotated[str | None, Opt("Served name, path, id or alias of the model", HTTP)] = None
+    size: Annotated[str | None, Opt("WIDTHxHEIGHT, or auto", SAMPLING)] = None
+    task_type: Annotated[Task | None, Opt("Must be one that the model can do", SAMPLING)] = None
+    lora_path: Annotated[str | None, Opt("Short form of one entry of loras", LORA)] = None
+    lora_nickname: Annotated[str | None, Opt("Name of that entry", LORA)] = None
+    lora_scale: Annotated[float | None, Opt("Strength of that entry", LORA)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFields(CommonFields):
+    """POST /v1/images/generations."""
+
+    response_format: Annotated[Literal["b64_json", "url"], Opt("Pictures in the answer, or where they are", HTTP)] = (
+        "b64_json"
+    )
+    output_format: Annotated[ImageFormat, Opt("File format", OUTPUT)] = "png"
+    background: Annotated[
+        Literal["auto", "opaque", "transparent"], Opt("transparent: models with alpha, png and webp", OUTPUT)
+    ] = "auto"
+    stream: Annotated[bool, Opt("Answer with events", HTTP)] = False
+    partial_images: Annotated[int, Ge(0), Le(3), Opt("Previews among the events", HTTP)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditFields(ImageFields):
+    """POST /v1/images/edits."""
+
+    image: Annotated[
+        tuple[Source, ...] | None, MaxLen(16), Opt("Files, URLs or data URIs", INPUT, aliases=("images",))
+    ] = None
+    url: Annotated[tuple[str, ...] | None, MaxLen(16), Opt("Further images, after the files", INPUT)] = None
+    mask: Annotated[Source | None, Opt("Transparent or white = change", INPUT)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFields(CommonFields):
+    """POST /v1/videos."""
+
+    seconds: Annotated[str | int | None, Opt("Length; num_frames wins", SAMPLING)] = None
+    input_reference: Annotated[Source | None, Opt("First frame, or the source video", INPUT)] = None
+    reference_url: Annotated[str | None, Opt("The same, as a URL", INPUT)] = None
+    video_url: Annotated[str | None, Opt("The same, as a URL", INPUT)] = None
+    webhook_url: Annotated[str | None, Opt("Told when the video is finished", HTTP)] = None
+
+
+T = TypeVar("T", bound=CommonFields)
+
+
+@dataclass(frozen=True, eq=False)
+class Door(Generic[T]):
+    """One kind of request.
+
+    `files` are the fields that may be files, `names` what this kind calls fields of Request, and `absent` the fields of
+    Request that it has not.
+    """
+
+    fields: type[T]
+    names: Mapping[str, str]
+    files: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def known(self) -> Mapping[str, tuple[type, Field]]:
+        """Every field by each of its names, with the noun that has it."""
+        hidden = (*INPUT_PATHS, *self.absent)
+        asked = {n: (Request, f) for f in schema.fields(Request).values() if f.name not in hidden for n in f.names}
+        cls: type = self.fields
+        own = {n: (cls, f) for f in schema.fields(cls).values() for n in f.names}
+        return {**asked, **own}
+
+
+INPUT_PATHS = ("image_path", "mask_path", "video_path")  # filled from files and URLs
+COUNT = {"num_outputs_per_prompt": "n"}
+GENERATIONS = Door(ImageFields, COUNT)
+EDITS = Door(EditFields, {**COUNT, "image_path": "image", "mask_path": "mask"}, ("image", "images", "mask"))
+VIDEOS = Door(VideoFields, {**COUNT, "image_path": "input_reference"}, ("input_reference",), ("output_format",))
+
+IGNORED = ("user", "safety_identifier", "moderation", "style", "complexity", "input_fidelity")
+NOT_OFFERED = ("frame_count", "frame_duration_ms", "markup", "svg", "enhance_prompt")
+NOT_ALLOWED = (
+    "output_path", "output_file_path", "output_file_name", "perf_dump_path", "image_path", "image_paths", "mask_path",
+    "video_path",
+)  # fmt: skip
+PROFILED = tuple(name for name, found in schema.fields(Request).items() if found.opt.topic == PROFILING)
+MODEL_PATHS = ("upscaling_model_path", "frame_interpolation_model_path")
+ROUNDING = ("exact", "lossless")
+INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
+NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?")
+SECONDS = re.compile(r"[1-9][0-9]{0,5}")
+MAX_SHOWN = 80
+
+
+def read(door: Door[T], body: Body, options: ServerOptions, data: Path) -> tuple[Request, T]:
+    """Return what a body asks for, every value checked; input images are still to come.
+
+    Raises UsageError or ApiError that name the field. `data` is the folder of --data-dir.
+    """
+    own, asked = dict[str, Any](), dict[str, Any]()
+    for upload in body.uploads:
+        if upload not in door.files:
+            _find(door, upload)
+            raise invalid(f"invalid_{upload[:MAX_SHOWN]}", f"{upload[:MAX_SHOWN]}: must not be a file", upload)
+    for key, value in body.values.items():
+        if key in IGNORED:
+            continue
+        cls, found = _find(door, key)
+        place = own if cls is door.fields else asked
+        if found.name in place:
+            message = f"{key}: given twice, also under another name of {found.name}"
+            raise UsageError(message, param=door.names.get(found.name, found.name))
+        place[found.name] = _checked(door, cls, found, key, value)
+    return _finish(door, own, asked, options, data)
+
+
+def renamed(door: Door[Any], error: UsageError) -> UsageError:
+    """Return an error about a field of Request as one about what this kind of request calls it."""
+    name = error.param or ""
+    if name not in door.names:
+        return error
+    called = door.names[name]
+    message = called + error.message.removeprefix(name) if error.message.startswith(f"{name}:") else error.message
+    return type(error)(message, code=error.code, param=called)
+
+
+def _find(door: Door[Any], key: str) -> tuple[type, Field]:
+    if key in door.known:
+        return door.known[key]
+    shown = key[:MAX_SHOWN]
+    if key in NOT_ALLOWED:
+        hint = "; send the image itself, or its URL" if key.startswith(("image", "mask")) else ""
+        raise invalid("parameter_not_allowed", f"{shown}: paths of the server are not for clients{hint}", key)
+    if key in NOT_OFFERED or key.startswith("progressive_") or key in door.absent:
+        raise invalid("unsupported_parameter", f"{shown}: not offered here", key)
+    if key in schema.fields(EditFields):
+        raise invalid("unknown_parameter", f"{shown}: a field of /v1/images/edits, not of this route", shown)
+    raise invalid("unknown_parameter", f"{shown}: unknown name{suggest(shown, door.known)}", shown)
+
+
+def _checked(door: Door[Any], cls: type, found: Field, key: str, value: Any) -> Any:
+    name = door.names.get(found.name, found.name)
+    if found.name == "quality" and value in ROUNDING:
+        message = f"quality: '{value}' says elsewhere how much rounding may differ; here it chooses the number of steps"
+        raise UsageError(f"{message}: one of {listed(found.choices)}", param=name)
+    try:
+        return schema.check(cls, found.name, typed(found, value, name), key)
+    except UsageError as error:
+        raise UsageError(error.message, code=error.code, param=name) from error
+
+
+def typed(field: Field, value: Any, where: str) -> Any:
+    """Return a value as its field takes it: texts of a form by its kind, JSON text where it holds lists or maps."""
+    if field.entry is not None or field.kind in ("map", "group"):
+        value = json_text(value, where) if isinstance(value, str) else value
+        return _entries(field, value, where)
+    if isinstance(value, Text) and field.kind == "list" and value.lstrip().startswith("["):
+        return json_text(value, where)
+    if isinstance(value, list):
+        return [scalar(field, entry) for entry in value]
+    return scalar(field, value)
+
+
+def _entries(field: Field, value: Any, where: str) -> Any:
+    if field.entry is None or not isinstance(value, list):
+        return _free(value)
+    known = schema.fields(field.entry)
+    return [
+        {k: typed(known[k], v, where) if k in known else v for k, v in entry.items()}
+        if isinstance(entry, dict)
+        else entry
+        for entry in value
+    ]
+
+
+def _free(value: Any) -> Any:
+    """Return a map without a type of its own; texts of a form that read as JSON numbers and words are these."""
+    if isinstance(value, dict):
+        return {name: _free(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_free(entry) for entry in value]
+    if not isinstance(value, Text):
+        return value
+    if value in ("true", "false", "null"):
+        return {"true": True, "false": False, "null": None}[value]
+    return _number(value) if NUMBER.fullmatch(value) else str(value)
+
+
+def _number(text: str) -> float:
+    return int(text) if INTEGER.fullmatch(text) else float(text)
+
+
+def scalar(field: Field, value: Any) -> Any:
+    """Return a text of a form as a value of the field's kind; one that is none stays text, and is refused as such."""
+    if not isinstance(value, Text):
+        return value
+    if field.item == "bool" and value.lower() in TRUE + FALSE:
+        return value.lower() in TRUE
+    if field.item == "int" and INTEGER.fullmatch(value):
+        return int(value)
+    return float(value) if field.item == "float" and NUMBER.fullmatch(value) else value
+
+
+def _finish(
+    door: Door[T], own: dict[str, Any], asked: dict[str, Any], options: ServerOptions, data: Path
+) -> tuple[Request, T]:
+    prompt = asked.get("prompt")
+    if prompt is None:
+        raise UsageError("prompt: required", code="missing_parameter", param="prompt")
+    if not prompt.strip():
+        raise UsageError("prompt: must have at least 1 character", param="prompt")
+    if own.get("seconds") is not None and not SECONDS.fullmatch(str(own["seconds"])):
+        raise UsageError(f"seconds: must be a positive integer, got '{own['seconds']}'", param="seconds")
+    _size(own, asked)
+    _loras(own, asked, options)
+    for name in MODEL_PATHS:
+        if asked.get(name) is not None:
+            asked[name] = places.file_path(asked[name], data, name)
+    _require_built(asked, options)
+    if "output_format" in own:
+        asked["output_format"] = own["output_format"]
+    given = {name: value for name, value in asked.items() if value is not None}
+    return Request(**{"embed_recipe": False, **given}), door.fields(
+        **{name: value for name, value in own.items() if value is not None}
+    )
+
+
+def _require_built(asked: Mapping[str, Any], options: ServerOptions) -> None:
+    """Refuse settings that are not built yet, and profiling where the server does not allow it."""
+    for name, value in asked.items():
+        if name in PROFILED and not options.enable_profile_api and value != schema.fields(Request)[name].default:
+            raise invalid("parameter_not_allowed", f"{name}: needs a server with --enable-profile-api", name)
+        try:
+            schema.require_available(Request, name, value)
+        except NotAvailable as error:
+            raise NotAvailable(error.message, param=name) from error
+
+
+def _size(own: Mapping[str, Any], asked: dict[str, Any]) -> None:
+    size = own.get("size")
+    if size is None or size == "auto":
+        return
+    for name, side in zip(("width", "height"), dimensions(size, "size"), strict=True):
+        given = asked.get(name)
+        if given is not None and given != side:
+            raise invalid("conflicting_size", f"size: {size} contradicts {name} {given}", "size")
+        asked[name] = side
+
+
+def _loras(own: Mapping[str, Any], asked: dict[str, Any], options: ServerOptions) -> None:
+    """Put the short form of an adapter into the list, and check what it holds."""
+    short = {name: own[f"lora_{name}"] for name in ("path", "nickname", "scale") if own.get(f"lora_{name}") is not None}
+    if short and asked.get("loras") is not None:
+        raise UsageError("loras: excludes lora_path, lora_nickname and lora_scale, its short form", param="loras")
+    if short:
+        entry = LoraRef(name=short.get("nickname"), path=short.get("path"))
+        asked["loras"] = (replace(entry, scale=short.get("scale", 1.0)),)
+    if asked.get("loras"):
+        refs.check(asked["loras"])
+        for ref in asked["loras"]:
+            if ref.path is not None:
+                places.check_lora(ref.path, ref.weight_name, options.lora_allowed_dirs)
