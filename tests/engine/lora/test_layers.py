@@ -193,3 +193,13 @@ def test_files_of_half_precision_are_multiplied_in_single_precision(network: Net
     base = network.inner[0].weight.detach().clone()
     Merged(network, CPU).apply([(_packed({"inner.0": Delta(down=down, up=up)}), 1.0)])
     torch.testing.assert_close(network.inner[0].weight.detach(), base + up.float() @ down.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [Merged, Beside])
+def test_a_convolution_of_groups_gets_the_change_too(make: Callable[..., Layers]) -> None:
+    network = nn.ModuleDict({"a": nn.Conv2d(4, 4, 3, groups=4)})
+    picture, change = torch.randn(1, 4, 8, 8), torch.randn(4, 1, 3, 3)
+    weight = network["a"].weight.detach().clone()
+    make(network, CPU).apply([(_packed({"a": Delta(diff=change)}), 0.5)])
+    expected = nn.functional.conv2d(picture, weight + 0.5 * change, network["a"].bias, groups=4)
+    torch.testing.assert_close(network["a"](picture), expected)
