@@ -68,7 +68,7 @@ class Engine:
             precisions=precisions,
         )
         if adapters:
-            self._choose(adapters)
+            self.choose(adapters)
 
     @classmethod
     def from_pretrained(cls, model_path: str | None = None, **settings: Any) -> Self:
@@ -161,7 +161,7 @@ class Engine:
             message = f"merge_mode: this engine was started with '{self.loras.mode}' (--lora-merge-mode), not others"
             raise NotAvailable(message, param="merge_mode")
         wanted = refs.of_call(lora_nickname, lora_path, target, strength, weight_name, lora_alpha)
-        return self._choose(wanted)
+        return self.choose(wanted)
 
     def merge_lora(self, target: str = "all", strength: float | None = None) -> None:
         """Have the adapters that are set in effect again, after `unmerge_lora` or with a new strength."""
@@ -191,7 +191,8 @@ class Engine:
                 named.add(use.loaded.nickname)
         return [schema.plain(ref) for ref in found]
 
-    def _choose(self, wanted: tuple[LoraRef, ...]) -> list[str]:
+    def choose(self, wanted: tuple[LoraRef, ...]) -> list[str]:
+        """Have these adapters in all requests accepted from now on, as `set_lora` does; return warnings."""
         with self._changed():
             return self.loras.choose(wanted)
 

@@ -43,14 +43,15 @@ def save(output: Output, path: str | Path) -> Artifact:
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, probed: bool = False) -> Iterator[Path]:
     """Yield a free name beside `path`; the file or folder written there takes the place of `path` at the end.
 
-    `path` appears complete or not at all, and its folder is created when missing. A file of that name is replaced, a
-    folder only when it is empty. Raises OutputError saying why it cannot be written.
+    `path` appears complete or not at all, and its folder is created when missing, unless it is `probed` already. A file
+    of that name is replaced, a folder only when it is empty. Raises OutputError saying why it cannot be written.
     """
     path = Path(path).expanduser()
-    writable(path.parent)
+    if not probed:
+        writable(path.parent)
     part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         yield part

@@ -6,7 +6,8 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from engine.runtime.scheduler import Run
 
 logger = log.get(__name__)
-CALLS = ("set_lora", "merge_lora", "unmerge_lora", "list_loras")
+KEPT_SETTINGS = 16  # of adapters, as jobs refer to them by number; jobs of older ones name each adapter
+CONTROL = ("set_lora", "merge_lora", "unmerge_lora")
+CALLS = (*CONTROL, "list_loras")
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +50,11 @@ class Worker:
     scratch: Path
     engine: Engine
     tasks: deque[Task] = field(default_factory=deque)
-    settings: list[LoraSet] = field(default_factory=list)  # by number, as jobs refer to them
+    settings: dict[int, LoraSet] = field(default_factory=dict)
+    changes: int = 0  # of the adapters, so far
+
+    def __post_init__(self) -> None:
+        self.settings[0] = self.engine.loras.current
 
     def serve(self) -> None:
         """Take commands and do work until told to stop. Raises EOFError when the parent is gone."""
@@ -81,25 +88,41 @@ class Worker:
         return [task for task in self.tasks if task.job == job]
 
     def _submit(self, command: Mapping[str, Any]) -> None:
-        from engine.runtime.control import Control
-
         job = command["job"]
-        try:
+        with self._failing(job):
             request = schema.read(Request, command["request"])
-            own, number = request.loras, command["setting"]
-            if own is None and number is not None:
-                loras = self.settings[number]
-            else:
-                wanted = own if own is not None else tuple(schema.read(LoraRef, ref) for ref in command["loras"])
-                loras = self.engine.loras.resolve(wanted)
-            control = Control(preview=command["preview"])
-            control.listeners.append(lambda progress: self._tell(job, progress))
+            loras = self._loras(request, command)
+            control = self._control(job, command["preview"])
             outputs = request.outputs()
             run = self.engine.scheduler.submit(outputs[0], control, 0, loras)
+            self.tasks.append(Task(job, outputs, control, loras, run))
+
+    def _loras(self, request: Request, command: Mapping[str, Any]) -> LoraSet:
+        """Return the adapters of a job: its own, else those that were set when it was taken in."""
+        if request.loras is not None:
+            return self.engine.loras.resolve(request.loras)
+        if command["setting"] in self.settings:
+            return self.settings[command["setting"]]
+        return self.engine.loras.resolve([schema.read(LoraRef, ref) for ref in command["loras"]])
+
+    def _control(self, job: str, preview: bool) -> Control:
+        from engine.runtime.control import Control
+
+        return Control(lambda progress: self._tell(job, progress), preview)
+
+    @contextmanager
+    def _failing(self, job: str) -> Iterator[None]:
+        """Let a job fail alone."""
+        try:
+            yield
         except SgdiffError as error:
-            self.channel.send({"event": "failed", "job": job, "error": said(error)})
-            return
-        self.tasks.append(Task(job, outputs, control, loras, run))
+            self._fail(job, error)
+        except Exception as error:
+            logger.debug("%s failed", job, exc_info=True)
+            self._fail(job, GenerationError(f"generation failed: {str(error) or type(error).__name__}"))
+
+    def _fail(self, job: str, error: SgdiffError) -> None:
+        self.channel.send({"event": "failed", "job": job, "error": said(error)})
 
     def _tell(self, job: str, progress: Progress) -> None:
         plain = asdict(progress)
@@ -108,16 +131,16 @@ class Worker:
     def _collect(self) -> None:
         """Hand over what is finished; a job with further outputs goes on."""
         for task in [task for task in self.tasks if task.run.finished]:
-            if task.run.error is not None:
-                self.tasks.remove(task)
-                self.channel.send({"event": "failed", "job": task.job, "error": said(task.run.error)})
-                continue
-            self._hand_over(task)
-            if task.index + 1 == len(task.outputs):
-                self.tasks.remove(task)
-                continue
-            task.index += 1
-            task.run = self.engine.scheduler.submit(task.outputs[task.index], task.control, task.index, task.loras)
+            self.tasks.remove(task)
+            with self._failing(task.job):
+                if task.run.error is not None:
+                    raise task.run.error
+                self._hand_over(task)
+                if task.index + 1 < len(task.outputs):
+                    task.index += 1
+                    request = task.outputs[task.index]
+                    task.run = self.engine.scheduler.submit(request, task.control, task.index, task.loras)
+                    self.tasks.append(task)
 
     def _hand_over(self, task: Task) -> None:
         output = self.engine.output(task.run)
@@ -142,14 +165,22 @@ class Worker:
         try:
             assert command["name"] in CALLS
             result = getattr(self.engine, command["name"])(**command["arguments"])
-            self.settings.append(self.engine.loras.current)
-            answer |= {"result": result, "setting": len(self.settings) - 1, "loras": self.engine.lora_refs()}
+            answer["result"] = result
+            if command["name"] in CONTROL:
+                self._changed()
+                answer |= {"setting": self.changes, "loras": self.engine.lora_refs()}
         except SgdiffError as error:
             answer["error"] = said(error)
         except Exception as error:
             logger.debug("%s failed", command["name"], exc_info=True)
             answer["error"] = said(GenerationError(f"{command['name']}: {str(error) or type(error).__name__}"))
-        self.channel.send(answer)
+        self.channel.send({**answer, "adapters": len(self.engine.loras.cache)})
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self.settings[self.changes] = self.engine.loras.current
+        if len(self.settings) > KEPT_SETTINGS:  # they hold weights
+            del self.settings[min(self.settings)]
 
 
 def said(error: SgdiffError) -> dict[str, Any]:
@@ -162,16 +193,45 @@ def said(error: SgdiffError) -> dict[str, Any]:
     }
 
 
+def load(order: Mapping[str, Any], channel: Channel) -> Engine:
+    """Return the engine that the first message asks for, ready to draw; tell what it is as soon as that is known."""
+    from engine.engine import Engine
+
+    engine = Engine(schema.read(EngineConfig, order["config"]), env.read())
+    if order["loras"] is not None:
+        restore(engine, [schema.read(LoraRef, ref) for ref in order["loras"]])
+    scheduler = engine.scheduler
+    if order["max_running"] is not None and not scheduler.pipeline.exclusive:
+        scheduler.max_running = order["max_running"]
+    told = {
+        "spec": {name: schema.plain(getattr(engine.spec, name)) for name in engine.spec.__slots__},
+        "recipe": engine.recipe,
+        "device": engine.device,
+        "exclusive": scheduler.pipeline.exclusive,
+        "loras": engine.lora_refs(),
+        "adapters": len(engine.loras.cache),
+    }
+    channel.send({"event": "loaded", **told})
+    engine.warm_up()
+    return engine
+
+
+def restore(engine: Engine, loras: Sequence[LoraRef]) -> None:
+    """Set the adapters that were set in a worker that has died. Where that fails, jobs will say so by themselves."""
+    try:
+        engine.choose(tuple(loras))
+    except SgdiffError as error:
+        logger.error("the adapters that were set cannot be set again: %s", error.message)
+
+
 def start(channel: Channel) -> None:
-    """Load the engine that the first message names, tell what it is, and serve it."""
+    """Load the engine that the first message names, and serve it."""
     message = channel.receive()
     assert message is not None
     order = message[0]
     log.setup(order["log_level"], order["log_format"])
     try:
-        from engine.engine import Engine
-
-        engine = Engine(schema.read(EngineConfig, order["config"]), env.read())
+        engine = load(order, channel)
     except SgdiffError as error:
         channel.send({"event": "load_failed", "error": said(error)})
         return
@@ -180,19 +240,9 @@ def start(channel: Channel) -> None:
         failure = GenerationError(f"the model cannot be loaded: {str(error) or type(error).__name__}")
         channel.send({"event": "load_failed", "error": said(failure)})
         return
-    worker = Worker(channel, Path(order["scratch"]), engine, settings=[engine.loras.current])
-    spec = {name: schema.plain(getattr(engine.spec, name)) for name in engine.spec.__slots__}
-    told = {
-        "spec": spec,
-        "recipe": engine.recipe,
-        "device": engine.device,
-        "exclusive": engine.scheduler.pipeline.exclusive,
-    }
-    channel.send({"event": "loaded", **told, "loras": engine.lora_refs()})
-    engine.warm_up()
     channel.send({"event": "ready"})
     with engine:
-        worker.serve()
+        Worker(channel, Path(order["scratch"]), engine).serve()
 
 
 def main(end: int) -> None:

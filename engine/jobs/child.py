@@ -18,10 +18,10 @@ class Child:
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
-            [*command, str(theirs.fileno())], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
-        )
-        theirs.close()
+        with theirs:
+            self.process = subprocess.Popen(
+                [*command, str(theirs.fileno())], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
+            )
         self.channel = Channel(ours)
 
     def send(self, op: str, **fields: Any) -> bool:
@@ -33,12 +33,14 @@ class Child:
         return self.channel.receive(timeout)
 
     def stop(self, grace_s: float = 10.0) -> int:
-        """End the worker, by force after `grace_s` seconds; return its exit status."""
+        """End the worker, by force after `grace_s` seconds; return its exit status.
+
+        It is told, and our end is closed, so that it is not held up by what nobody reads any more.
+        """
         self.send("stop")
+        self.channel.close()
         try:
             return self.process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
-        finally:
-            self.channel.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ class Delivery:
 
     def __init__(self, folder: Path | None, scratch: Path, cloud: Cloud | None = None) -> None:
         self.folder, self.scratch, self.cloud = folder, scratch, cloud
+        self.probed = False
 
     @property
     def keeps(self) -> bool:
@@ -36,15 +38,60 @@ class Delivery:
         A failed upload leaves the file in the folder; without a folder it is an error, `upload_failed`.
         """
         fmt = job.resolved.output_format or "png"
-        name = job.id if index == 0 else f"{job.id}_{index}"
-        path = (self.folder or self.scratch) / f"{name}.{'jpg' if fmt == 'jpeg' else fmt}"
-        with storage.atomic(path) as part:
+        path = self._place(_name(job, index, fmt))
+        with storage.atomic(path, probed=True) as part:
             media.encode(frames, part, fmt, job.resolved, recipe)
         count, height, width = frames.shape[:3]
         seed = int(recipe["request"]["seed"])
         fps = job.resolved.fps if fmt in ("mp4", "gif") else None
         artifact = Artifact(str(path), storage.MEDIA_TYPES[fmt], width, height, count, seed, fps)
         return self._upload(artifact) if self.cloud is not None else artifact
+
+    def read(self, artifact: Artifact) -> bytes:
+        """Return the bytes of an output, wherever it is. Raises OutputError when it is gone."""
+        if artifact.location:
+            try:
+                return Path(artifact.location).read_bytes()
+            except OSError as error:
+                raise OutputError(f"{artifact.location}: cannot be read: {error.strerror}") from error
+        assert artifact.key is not None and self.cloud is not None
+        return self.cloud.read(artifact.key)
+
+    def add(self, job: Job, name: str, content: bytes) -> Path:
+        """Keep something made from an output (a thumbnail) beside it. Raises OutputError."""
+        path = self._place(name)
+        with storage.atomic(path, probed=True) as part:
+            part.write_bytes(content)
+        job.files = (*job.files, str(path))
+        return path
+
+    def remove(self, job: Job) -> None:
+        """Delete every file of a job, wherever it is; also one that was written and never told of."""
+        self.discard(job.artifacts)
+        fmt = job.resolved.output_format or "png"
+        names = [_name(job, index, fmt) for index in range(job.outputs)]
+        _unlink(str(folder / name) for folder in (self.folder, self.scratch) if folder is not None for name in names)
+        _unlink(job.files)
+        _unlink(job.inputs)
+
+    def discard(self, artifacts: Iterable[Artifact]) -> None:
+        """Delete outputs, here and in the cloud."""
+        for artifact in artifacts:
+            if artifact.location:
+                _unlink((artifact.location,))
+            if artifact.key is not None and self.cloud is not None:
+                try:
+                    self.cloud.delete(artifact.key)
+                except OutputError as error:
+                    logger.error("%s", error.message)
+
+    def _place(self, name: str) -> Path:
+        """Return the path of a new file; the first one proves that there can be any. Raises OutputError."""
+        folder = self.folder or self.scratch
+        if not (self.probed and folder.is_dir()):
+            storage.writable(folder)
+            self.probed = True
+        return folder / name
 
     def _upload(self, artifact: Artifact) -> Artifact:
         assert self.cloud is not None
@@ -57,40 +104,16 @@ class Delivery:
                 raise
             logger.error("%s; the file stays here: %s", error.message, path)
             return artifact
-        kept = artifact.location
-        if self.folder is None:
-            path.unlink(missing_ok=True)
-            kept = ""
-        return Artifact(
-            kept,
-            artifact.media_type,
-            artifact.width,
-            artifact.height,
-            artifact.frames,
-            artifact.seed,
-            artifact.fps,
-            key,
-        )
+        if self.folder is not None:
+            return replace(artifact, key=key)
+        path.unlink(missing_ok=True)
+        return replace(artifact, location="", key=key)
 
-    def add(self, job: Job, name: str, content: bytes) -> Path:
-        """Keep something made from an output (a thumbnail) beside it. Raises OutputError."""
-        path = (self.folder or self.scratch) / name
-        with storage.atomic(path) as part:
-            part.write_bytes(content)
-        job.files = (*job.files, str(path))
-        return path
 
-    def remove(self, job: Job) -> None:
-        """Delete every file of a job, wherever it is."""
-        _unlink([artifact.location for artifact in job.artifacts if artifact.location])
-        _unlink(job.files)
-        _unlink(job.inputs)
-        for artifact in job.artifacts:
-            if artifact.key is not None and self.cloud is not None:
-                try:
-                    self.cloud.delete(artifact.key)
-                except OutputError as error:
-                    logger.error("%s", error.message)
+def _name(job: Job, index: int, fmt: str) -> str:
+    """Return the file name of an output."""
+    stem = job.id if index == 0 else f"{job.id}_{index}"
+    return f"{stem}.{'jpg' if fmt == 'jpeg' else fmt}"
 
 
 def _unlink(paths: Iterable[str]) -> None:

@@ -92,11 +92,15 @@ class Job:
     expired: bool = False
     inference_s: float = 0.0
     peak_memory_mb: float = 0.0
-    usage: dict[str, int] = field(default_factory=dict)  # text_tokens, image_tokens, output_tokens
+    usage: dict[str, int] = field(
+        default_factory=dict
+    )  # tokens: of the prompt (text), of input images (image), of what was drawn (latents)
     stages: dict[str, float] = field(default_factory=dict)  # milliseconds by stage
     notes: dict[str, Any] = field(default_factory=dict)
     preview: bytes | None = field(default=None, repr=False)
     cancelled: bool = False  # somebody asked for it, the worker has not answered yet
+    deleted: bool = False  # likewise, and nothing of it is to stay
+    drawn: int = 0  # outputs that the worker has handed over; those that are not artifacts yet are being encoded
 
     @property
     def order(self) -> str:
@@ -112,13 +116,19 @@ class Job:
         """Seconds that it waited."""
         return (self.started_at or self.completed_at or wall()) - self.created_at
 
+    @property
+    def outputs(self) -> int:
+        """How many outputs it has when it is done."""
+        return self.resolved.num_outputs_per_prompt
 
-KEPT_OUT = ("setting", "preview", "cancelled", "eta_s")
+
+KEPT_OUT = ("setting", "preview", "cancelled", "deleted", "drawn", "eta_s")
+KEPT = tuple(name for name in Job.__slots__ if name not in KEPT_OUT)
 
 
 def to_json(job: Job) -> dict[str, Any]:
     """Return a job as the store keeps it."""
-    return {name: schema.plain(getattr(job, name)) for name in Job.__slots__ if name not in KEPT_OUT}
+    return {name: schema.plain(getattr(job, name)) for name in KEPT}
 
 
 def from_json(kept: Mapping[str, Any]) -> Job:

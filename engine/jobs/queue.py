@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +17,20 @@ from engine import log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import Draining, NotFound, QueueFull, SgdiffError, WorkerDied
+from engine.errors import Draining, NotFound, OutputError, QueueFull, SgdiffError, UploadFailed, WorkerDied
 from engine.jobs.child import COMMAND
 from engine.jobs.delivery import Delivery
-from engine.jobs.job import FINAL, PREFIXES, Job, Kind, new_id
+from engine.jobs.job import PREFIXES, Job, Kind, new_id
 from engine.jobs.store import JobStore
 from engine.jobs.supervisor import Supervisor
 from engine.profiler import monotonic, wall
-from engine.types import LoraRef, Request
+from engine.types import Artifact, LoraRef, Request
 
 logger = log.get(__name__)
 
 MAX_RUNNING = 4  # runs hold little beside the weights: the activations of a step are gone after it
 OTHER_MODEL_S = 120  # so long may a job wait because jobs of the loaded model go first
+EXPIRY_S = 60  # how often expired files are looked for
 SAMPLES = 32  # finished jobs that an estimate looks at
 Change = Literal["status", "progress", "preview", "output"]
 Listener = Callable[[Change, Job], None]
@@ -65,63 +66,74 @@ class JobQueue:
         self.lock = threading.RLock()
         self.waiting: list[Job] = []
         self.running: dict[str, Job] = {}
+        self.encoded: dict[str, dict[int, tuple[Artifact, Mapping[str, Any]]]] = {}  # ahead of an earlier output
         self.listeners: dict[str, list[tuple[Listener, bool]]] = {}
         self.durations: deque[float] = deque(maxlen=SAMPLES)
         self.waits: deque[float] = deque(maxlen=SAMPLES)
         self.observers: list[Callable[[Job], None]] = []  # hear of every job that ends
         self.draining = False
+        self.swept_at = 0.0
         self.pool = ThreadPoolExecutor(2, "encode")
-        self.scratch = Path(tempfile.mkdtemp(prefix="sgdiff-"))
         self.supervisor = Supervisor(self, config, environment, command)
-        self.served = config  # what requests are for; the supervisor may have another model loaded for a while
-        self.loras: tuple[LoraRef, ...] = ()
-        self.setting: int | None = None
 
     # Life
 
     def start(self) -> None:
         """Take up what the last process left, and load the model in the background."""
-        for job in self.store.unfinished():
-            again = job.status == "queued" or self.options.requeue
-            if job.detached and again:
-                job.status, job.percent, job.step, job.started_at = "queued", 0, 0, None
-                self.waiting.append(job)
-            else:
-                self._end(job, "failed", code="server_restart", message="the server was stopped while the job ran")
+        with self.lock:
+            for job in self.store.unfinished():
+                if job.detached and (job.status == "queued" or self.options.requeue):
+                    self.delivery.discard(job.artifacts)
+                    job.artifacts, job.recipes, job.usage, job.stages = [], [], {}, {}
+                    job.status, job.started_at, job.percent, job.step, job.inference_s = "queued", None, 0, 0, 0.0
+                    self.waiting.append(job)
+                    self.store.save(job)
+                else:
+                    self._end(job, "failed", code="server_restart", message="the server was stopped while the job ran")
         self.supervisor.start()
 
     def drain(self, grace_s: float) -> None:
-        """Take nothing in any more, end what waits with its connection, let running jobs finish, then stop."""
-        with self.lock:
+        """Take nothing in any more, end what waits with its connection, and let running jobs finish.
+
+        Jobs that nobody waits for stay queued for the next start. `close` comes after it.
+        """
+        with self.supervisor.changed:
             self.draining = True
             for job in [job for job in self.waiting if not job.detached]:
                 self._end(job, "failed", code="draining", message="the server is being stopped")
-        end = monotonic() + grace_s
-        with self.supervisor.changed:
-            while self.busy and (left := end - monotonic()) > 0:
+            end = monotonic() + grace_s
+            while self.running and (left := end - monotonic()) > 0:
                 self.supervisor.changed.wait(left)
-        self.close()
 
     def close(self) -> None:
-        """Stop the worker; jobs that still run fail with the next start."""
+        """Stop the worker and let go of everything; jobs that still run fail with the next start."""
+        self.draining = True
         self.supervisor.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
         self.store.close()
-        import shutil
+        shutil.rmtree(self.delivery.scratch, ignore_errors=True)
 
-        shutil.rmtree(self.scratch, ignore_errors=True)
+    # What doors ask for
 
     @property
     def busy(self) -> bool:
         """Whether a job runs or is being encoded."""
         return bool(self.running)
 
-    # What doors ask for
-
     @property
     def health(self) -> str:
         """`loading`, `warming`, `ready`, `draining` or `unhealthy`."""
         return "draining" if self.draining else self.supervisor.health
+
+    @property
+    def served(self) -> EngineConfig:
+        """What requests are for; the worker may have another model loaded for a while."""
+        return self.supervisor.served
+
+    @property
+    def loras(self) -> tuple[LoraRef, ...]:
+        """The adapters of requests that name none."""
+        return self.supervisor.loras
 
     @property
     def spec(self) -> ModelSpec | None:
@@ -142,91 +154,84 @@ class JobQueue:
         listener: Listener | None = None,
         preview: bool = False,
     ) -> Job:
-        """Take a job in. Raises QueueFull, Draining and, when no worker can come any more, WorkerDied."""
-        job = Job(
-            job_id or new_id(PREFIXES[kind]),
-            kind,
-            model,
-            self.served.model_path,
-            request,
-            resolved,
-            detached=detached,
-            inputs=tuple(inputs),
-            notes=dict(notes or {}),
-        )
+        """Take a job in. Raises QueueFull, Draining, and WorkerDied until there is a worker again."""
+        name, path = job_id or new_id(PREFIXES[kind]), self.served.model_path
+        job = Job(name, kind, model, path, request, resolved, detached=detached, inputs=tuple(inputs))
+        job.notes = dict(notes or {})
         with self.lock:
-            if self.draining:
-                raise Draining("the server is being stopped and takes no new requests")
-            if self.supervisor.health == "unhealthy":
-                raise WorkerDied(self.supervisor.error or "the worker has died", final=self.supervisor.given_up)
-            if len(self.waiting) >= self.options.max_queue:
-                message = (
-                    f"{len(self.waiting)} requests wait already, the most that --max-queue allows; try again later"
-                )
-                raise QueueFull(message, retry_after=self.retry_after())
-            job.loras = () if resolved.loras is not None else self.loras
-            job.setting = None if resolved.loras is not None else self.setting
+            self._require_room()
+            if resolved.loras is None:
+                job.loras, job.setting = self.supervisor.loras, self.supervisor.setting
             if listener is not None:
                 self.listeners[job.id] = [(listener, preview)]
             self.waiting.append(job)
-            self.store.save(job)
+            self.store.add(job)
             self.dispatch()
         return job
+
+    def _require_room(self) -> None:
+        if self.draining:
+            raise Draining("the server is being stopped and takes no new requests")
+        if self.supervisor.health == "unhealthy":
+            raise WorkerDied(self.supervisor.error or "the worker has died", final=self.supervisor.given_up)
+        count = len(self.waiting)
+        if count >= self.options.max_queue:
+            message = f"{count} requests wait already, the most that --max-queue allows; try again later"
+            raise QueueFull(message, retry_after=self.retry_after())
 
     def get(self, job_id: str) -> Job:
         """Return a job. Raises NotFound."""
         with self.lock:
             job = self._live(job_id) or self.store.get(job_id)
-        if job is None:
+        if job is None or job.deleted:
             raise NotFound(f"no job '{job_id}'", param="id")
         return job
 
     def page(self, **wanted: Any) -> tuple[list[Job], bool]:
         """Return jobs as `JobStore.page` does, those under way as they are now."""
-        found, more = self.store.page(**wanted)
         with self.lock:
+            found, more = self.store.page(**wanted)
             return [self._live(job.id) or job for job in found], more
 
     def cancel(self, job_id: str) -> Job:
-        """End a job that waits, or have one that runs stop after the unit of work in hand. Raises NotFound."""
-        job = self.get(job_id)
+        """End a job that waits or is being encoded; have one that is drawn stop after the unit of work in hand.
+
+        Raises NotFound.
+        """
         with self.lock:
-            if job in self.waiting:
-                self._end(job, "cancelled", code="cancelled", message="the job was cancelled")
-            elif job.id in self.running:
-                job.cancelled = True
-                self.supervisor.send("cancel", job=job.id)
+            job = self.get(job_id)
+            self._cancel(job)
         return job
 
     def delete(self, job_id: str) -> None:
         """Cancel a job, forget it and remove its files. Raises NotFound."""
-        job = self.cancel(job_id)
         with self.lock:
+            job = self.get(job_id)
             self.listeners.pop(job_id, None)
-            job.notes["deleted"] = True
             self.store.delete(job_id)
-            if job.finished:
-                self.delivery.remove(job)
+            job.deleted = True
+            self._cancel(job)
+        if job.finished:
+            self.delivery.remove(job)
 
     def update(self, job_id: str, *, priority: int | None = None, starred: bool | None = None) -> Job:
         """Change what a user may change of a job. Raises NotFound."""
-        job = self.get(job_id)
         with self.lock:
+            job = self.get(job_id)
             job.priority = job.priority if priority is None else priority
             job.starred = job.starred if starred is None else starred
             self.store.save(job)
         return job
 
     def keep(self, job: Job) -> None:
-        """Write what a door has changed of a job's notes or files."""
+        """Write what a door has changed of a job's notes or files; nothing when it was deleted meanwhile."""
         with self.lock:
-            if not job.notes.get("deleted"):
-                self.store.save(job)
+            self.store.save(job)
 
     def listen(self, job_id: str, listener: Listener, preview: bool = False) -> Job:
         """Hear of every change of a job from now on; with `preview`, pictures are made. Raises NotFound."""
-        job = self.get(job_id)
         with self.lock:
+            job = self.get(job_id)
             if not job.finished:
                 self.listeners.setdefault(job_id, []).append((listener, preview))
                 self._look(job)
@@ -235,10 +240,9 @@ class JobQueue:
     def unlisten(self, job_id: str, listener: Listener) -> None:
         """Stop hearing."""
         with self.lock:
-            left = [entry for entry in self.listeners.get(job_id, []) if entry[0] != listener]
-            self.listeners[job_id] = left
-            if not left:
-                del self.listeners[job_id]
+            left = [entry for entry in self.listeners.pop(job_id, ()) if entry[0] != listener]
+            if left:
+                self.listeners[job_id] = left
             if job_id in self.running:
                 self._look(self.running[job_id])
 
@@ -250,8 +254,11 @@ class JobQueue:
         return self.supervisor.call(name, arguments)
 
     def switch(self, model_path: str) -> Future[None]:
-        """Serve another model: the worker starts anew with it between jobs. The future raises what prevents it."""
-        return self.supervisor.switch(replace(self.served, model_path=model_path))
+        """Serve another model: the worker starts anew with it between jobs. The future raises what prevents it.
+
+        Raises ModelError or UsageError at once for what is known to be wrong with it.
+        """
+        return self.supervisor.switch(model_path)
 
     def position(self, job: Job) -> int | None:
         """Return how many jobs start before one that waits; None when it does not wait."""
@@ -276,7 +283,7 @@ class JobQueue:
         """How many jobs run at a time."""
         return 1 if self.supervisor.exclusive else (self.options.max_running or MAX_RUNNING)
 
-    # Turns. The caller holds the lock of the queue.
+    # Turns. The caller holds the lock.
 
     def _in_turn(self) -> list[Job]:
         return sorted(self.waiting, key=lambda job: (-job.priority, job.order))
@@ -293,33 +300,46 @@ class JobQueue:
         return same
 
     def dispatch(self) -> None:
-        """Give the worker as many jobs as it may have."""
-        while self.supervisor.health == "ready" and len(self.running) < self.limit and (job := self._next()):
-            if job.model_path != self.supervisor.config.model_path:
+        """Give the worker as many jobs as it may have, and the model that the next one needs."""
+        while self.supervisor.health == "ready" and not self.draining:
+            job = None if self.supervisor.due else self._next()
+            path = self.served.model_path if job is None else job.model_path
+            if path != self.supervisor.config.model_path:
                 if not self.running:
-                    self.supervisor.change(replace(self.served, model_path=job.model_path))
+                    self.supervisor.change(path)
                 return
-            self.waiting.remove(job)
-            self.running[job.id] = job
-            job.status, job.started_at = "running", wall()
-            self.waits.append(job.queue_s)
-            self.store.save(job)
-            looked = any(preview for _, preview in self.listeners.get(job.id, ()))
-            self.supervisor.submit(job, looked)
-            self._tell("status", job)
-        if self.supervisor.health == "ready" and not self.running and not self.waiting:
-            self.supervisor.change(self.served)
+            if job is None or len(self.running) >= self.limit:
+                return
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        self.waiting.remove(job)
+        self.running[job.id] = job
+        job.status, job.started_at = "running", wall()
+        self.waits.append(job.queue_s)
+        self.store.save(job)
+        self.supervisor.submit(job, self._looked(job))
+        self._tell("status", job)
+
+    def _cancel(self, job: Job) -> None:
+        if job.id in self.running and job.drawn < job.outputs:
+            job.cancelled = True
+            self.supervisor.send("cancel", job=job.id)
+        elif not job.finished:
+            self._end(job, "cancelled", code="cancelled", message="the job was cancelled")
 
     def _live(self, job_id: str) -> Job | None:
         return self.running.get(job_id) or next((job for job in self.waiting if job.id == job_id), None)
 
+    def _looked(self, job: Job) -> bool:
+        return any(preview for _, preview in self.listeners.get(job.id, ()))
+
     def _look(self, job: Job) -> None:
-        looked = any(preview for _, preview in self.listeners.get(job.id, ()))
-        self.supervisor.send("watch", job=job.id, on=looked)
+        self.supervisor.send("watch", job=job.id, on=self._looked(job))
 
     def _tell(self, change: Change, job: Job) -> None:
         for listener, _ in tuple(self.listeners.get(job.id, ())):
-            listener(change, job)
+            _heard(listener, change, job)
 
     def _typical(self) -> float | None:
         return sum(self.durations) / len(self.durations) if self.durations else None
@@ -332,9 +352,8 @@ class JobQueue:
             job = self.running.get(told["job"])
             if job is None:
                 return
-            count = job.resolved.num_outputs_per_prompt
             share = told["step"] / told["steps"] if told["steps"] else 0.0
-            percent = min(99, int((told["index"] + 0.95 * share) / count * 100))
+            percent = min(99, int((told["index"] + 0.95 * share) / job.outputs * 100))
             job.percent, job.stage = max(job.percent, percent), told["stage"]
             job.step, job.steps, job.eta_s = told["step"], told["steps"], told["eta_s"]
             if preview:
@@ -345,62 +364,97 @@ class JobQueue:
         """Encode and store an output that the worker has finished, away from its loop."""
         with self.lock:
             job = self.running.get(told["job"])
-            if job is None:
-                Path(told["path"]).unlink(missing_ok=True)
-                return
-            job.stage = "encoding"
-            self.pool.submit(self._deliver, job, told)
+            if job is not None:
+                job.drawn, job.stage = job.drawn + 1, "encoding"
+                if job.cancelled and job.drawn == job.outputs:  # the worker was faster
+                    self._cancel(job)
+                else:
+                    self.pool.submit(self._deliver, job, told)
+                    return
+        Path(told["path"]).unlink(missing_ok=True)
 
     def _deliver(self, job: Job, told: Mapping[str, Any]) -> None:
+        raw = Path(told["path"])
         try:
-            frames = np.fromfile(told["path"], np.uint8).reshape(told["shape"])
-            Path(told["path"]).unlink(missing_ok=True)
+            if self._ended(job):
+                return
+            frames = np.fromfile(raw, np.uint8).reshape(told["shape"])
             artifact = self.delivery.deliver(job, told["index"], frames, told["recipe"])
-        except SgdiffError as error:
+        except UploadFailed as error:
             self.ended(job.id, error.code, error.message)
-            return
         except Exception as error:
-            logger.exception("job %s: cannot be delivered", job.id)
-            self.ended(job.id, "generation_failed", f"the output cannot be stored: {type(error).__name__}")
-            return
-        with self.lock:
-            timings = told["timings"]
-            job.artifacts.append(artifact)
+            reason = error.message if isinstance(error, SgdiffError) else type(error).__name__
+            logger.error("job %s: cannot be stored: %s", job.id, reason, exc_info=not isinstance(error, OutputError))
+            self.ended(job.id, "generation_failed", "the output cannot be stored; the log of the server says why")
+        else:
+            with self.lock:
+                if not self._ended(job):
+                    self._take(job, artifact, told)
+                    return
+            self.delivery.discard([artifact])
+        finally:
+            raw.unlink(missing_ok=True)
+
+    def _ended(self, job: Job) -> bool:
+        return self.running.get(job.id) is not job
+
+    def _take(self, job: Job, artifact: Artifact, told: Mapping[str, Any]) -> None:
+        """Give a job an output; one that was encoded before an earlier one waits for it."""
+        ahead = self.encoded.setdefault(job.id, {})
+        ahead[told["index"]] = artifact, told
+        while (entry := ahead.pop(len(job.artifacts), None)) is not None:
+            artifact, told = entry
             job.recipes.append(told["recipe"])
-            job.artifacts.sort(key=lambda entry: entry.location)
+            timings = told["timings"]
             job.inference_s += timings["total_ms"] / 1000
             job.peak_memory_mb = max(job.peak_memory_mb, timings["peak_memory_mb"])
             for name, value in timings["stages"]:
                 job.stages[name] = job.stages.get(name, 0.0) + value
             for name, value in timings["tokens"].items():
                 job.usage[name] = job.usage.get(name, 0) + value
+            job.artifacts.append(artifact)
             self._tell("output", job)
-            if len(job.artifacts) == job.resolved.num_outputs_per_prompt:
-                self._end(job, "done")
+        if len(job.artifacts) == job.outputs:
+            self._end(job, "done")
 
     def ended(self, job_id: str, code: str, message: str) -> None:
         """End a running job that failed or was cancelled."""
         with self.lock:
             job = self.running.get(job_id)
-            if job is not None:
-                self._end(job, "cancelled" if code == "cancelled" else "failed", code=code, message=message)
+            if job is not None and code == "cancelled":
+                self._end(job, "cancelled", code=code, message="the job was cancelled")
+            elif job is not None:
+                self.supervisor.send("cancel", job=job_id)  # an output was lost: its siblings are not needed
+                self._end(job, "failed", code=code, message=message)
 
     def died(self, code: str, message: str) -> None:
-        """Fail whatever the worker had."""
+        """Fail whatever the worker had; what it has handed over is still encoded."""
         with self.lock:
-            for job in list(self.running.values()):
-                if not job.artifacts or job.stage != "encoding":
+            for job in [job for job in self.running.values() if job.drawn < job.outputs]:
+                self._end(job, "failed", code=code, message=message)
+
+    def abandon(self, code: str, message: str, model_path: str | None = None) -> None:
+        """Fail the jobs that wait for a model that does not come, or, without one, for an answer."""
+        with self.lock:
+            for job in list(self.waiting):
+                if job.model_path == model_path or (model_path is None and not job.detached):
                     self._end(job, "failed", code=code, message=message)
 
     def sweep(self) -> None:
         """Cancel what takes too long, remove what has expired."""
         limit, now = self.options.job_timeout_s, wall()
         with self.lock:
-            for job in list(self.running.values()):
+            for job in list(self.running.values()) if limit is not None else ():
                 if limit is not None and job.started_at is not None and now - job.started_at > limit:
                     self.supervisor.send("cancel", job=job.id)
                     self._end(job, "failed", code="timeout", message=f"the job took longer than {limit:g} s")
-        for job in self.store.expired(now) if self.options.output_ttl_s is not None else ():
+        if self.options.output_ttl_s is not None and monotonic() - self.swept_at > EXPIRY_S:
+            self.swept_at = monotonic()
+            self.pool.submit(self.expire)
+
+    def expire(self) -> None:
+        """Remove the files whose time has come; the records stay."""
+        for job in self.store.expired(wall()):
             self.delivery.remove(job)
             job.expired = True
             self.store.save(job)
@@ -409,8 +463,8 @@ class JobQueue:
         if job in self.waiting:
             self.waiting.remove(job)
         self.running.pop(job.id, None)
-        job.status, job.completed_at, job.eta_s, job.preview = status, wall(), None, None
-        assert status in FINAL
+        ahead = self.encoded.pop(job.id, {})
+        job.completed_at, job.eta_s, job.preview = wall(), None, None
         if status == "done":
             job.percent, job.stage = 100, ""
             self.durations.append(job.completed_at - (job.started_at or job.completed_at))
@@ -418,16 +472,29 @@ class JobQueue:
                 job.expires_at = job.completed_at + self.options.output_ttl_s
         else:
             job.error = {"code": code, "message": message}
-        if job.notes.get("deleted"):
-            self.delivery.remove(job)
-        else:
-            self.store.save(job)
-        if status != "done":
-            self.delivery.remove(job)
+            lost = [*job.artifacts, *(artifact for artifact, _ in ahead.values())]
+            job.artifacts, job.recipes = [], []
+            self._remove(job, lost)
+        job.status = status  # last: others read without the lock
+        self.store.save(job)
         for observer in self.observers:
-            observer(job)
+            _heard(observer, job)
         self._tell("status", job)
         self.listeners.pop(job.id, None)
-        with self.supervisor.changed:
-            self.supervisor.changed.notify_all()
+        self.supervisor.changed.notify_all()
         self.dispatch()
+
+    def _remove(self, job: Job, lost: Sequence[Artifact]) -> None:
+        self.delivery.remove(job)
+        if any(artifact.key is not None for artifact in lost):  # over the network
+            self.pool.submit(self.delivery.discard, lost)
+        else:
+            self.delivery.discard(lost)
+
+
+def _heard(listener: Callable[..., None], *told: Any) -> None:
+    """Tell a listener; a fault of one door is none of the others'."""
+    try:
+        listener(*told)
+    except Exception:
+        logger.exception("a listener failed")

@@ -22,6 +22,7 @@ create table if not exists jobs (
 );
 create index if not exists by_kind on jobs (kind, ord);
 create index if not exists by_status on jobs (status, ord);
+create index if not exists by_expiry on jobs (expires_at) where expires_at is not null;
 create table if not exists requests (key text primary key, digest text not null, job text not null, at real not null);
 """
 REMEMBERED_S = 24 * 3600
@@ -43,11 +44,16 @@ class JobStore:
         except (OSError, sqlite3.Error) as error:
             raise OutputError(f"{path}: the job database cannot be opened: {error}") from error
 
-    def save(self, job: Job) -> None:
-        """Write a job as it is now."""
-        row = (job.id, job.order, job.kind, job.status, job.starred, job.expires_at, json.dumps(to_json(job)))
+    def add(self, job: Job) -> None:
+        """Write a job that is new."""
         with self.lock:
-            self.db.execute("insert or replace into jobs values (?, ?, ?, ?, ?, ?, ?)", row)
+            self.db.execute("insert into jobs values (?, ?, ?, ?, ?, ?, ?)", (job.id, job.order, job.kind, *_row(job)))
+
+    def save(self, job: Job) -> None:
+        """Write a job as it is now; one that was deleted stays so."""
+        change = "update jobs set status = ?, starred = ?, expires_at = ?, body = ? where id = ?"
+        with self.lock:
+            self.db.execute(change, (*_row(job), job.id))
 
     def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
@@ -93,7 +99,7 @@ class JobStore:
 
     def expired(self, now: float) -> list[Job]:
         """Return the jobs whose files are to go."""
-        return [job for job in self._read("where expires_at <= ?", (now,)) if not job.expired]
+        return list(self._read("where expires_at <= ?", (now,)))
 
     def remember(self, key: str, digest: str, job_id: str) -> tuple[str, str] | None:
         """Bind a key of a client to a job; return the (digest, job) that it was bound to within a day, if any."""
@@ -122,3 +128,8 @@ class JobStore:
                 yield from_json(json.loads(body))
             except (UsageError, TypeError, KeyError, ValueError):
                 logger.warning("job %s: written by another version of this program, passed over", name)
+
+
+def _row(job: Job) -> tuple[str, bool, float | None, str]:
+    """Return what changes of a job's row; a job that has expired needs no second look."""
+    return job.status, job.starred, None if job.expired else job.expires_at, json.dumps(to_json(job))

@@ -7,14 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from engine import hub, log, schema
-from engine.catalog import ModelSpec
+from engine import log, schema
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import GenerationError, ModelError, SgdiffError, UsageError, WorkerDied
+from engine.errors import SgdiffError, UsageError, WorkerDied
+from engine.jobs import served
 from engine.jobs.child import Child
 from engine.jobs.job import Job
 from engine.profiler import monotonic
@@ -26,8 +25,11 @@ if TYPE_CHECKING:
 logger = log.get(__name__)
 
 POLL_S = 0.5  # how often time limits are looked at
-RESTARTS, WITHIN_S = 3, 600.0  # so many deaths within this time, and then no more
+GRACE_S = 5.0  # for a worker that is told to end while it draws
+RESTARTS, WITHIN_S = 3, 600.0  # so many new workers within this time, and then no more
 CONTROL = ("set_lora", "merge_lora", "unmerge_lora")  # calls after which requests are drawn with other adapters
+FREE = ("list_loras",)  # calls that wait for the next worker when one has died
+Call = Future[dict[str, Any]]
 
 
 class Supervisor:
@@ -35,21 +37,29 @@ class Supervisor:
 
     def __init__(self, queue: JobQueue, config: EngineConfig, environment: Environment, command: Sequence[str]) -> None:
         self.queue, self.environment, self.command = queue, environment, command
-        self.config = config  # of the model that is loaded, or being loaded
         self.changed = threading.Condition(queue.lock)
         self.health, self.error = "loading", ""
-        self.given_up = False
-        self.load_error: SgdiffError | None = None
-        self.exclusive = False
-        self.told: Mapping[str, Any] = {}  # what the worker said of itself
+        self.given_up = self.closed = False
+        self.troubled = False  # a worker has died, and none has been ready since
+        # The model of requests, the adapters of those that name none, and these as the worker of today knows them.
+        self.served, self.spec = config, served.described(config, environment)
+        self.loras, self.setting = served.adapters(config), None if config.lora_path else 0
+        self.chosen = False  # whether a call chose these adapters
+        # The model that is loaded, or being loaded, and what its worker said of itself.
+        self.config, self.first = config, config
         self.child: Child | None = None
-        self.spec = _described(config, environment)
-        self.specs = {config.model_path: self.spec} if self.spec is not None else {}
-        self.wanted: EngineConfig | None = None  # the model to load next
-        self.switching: Future[None] | None = None
-        self.closed = False
+        self.serving = False  # whether the worker takes commands
+        self.exclusive = False
+        self.adapters = 0  # that the worker has in memory
+        self.told: Mapping[str, Any] = {}
+        self.failure: SgdiffError | None = None
         self.deaths: deque[float] = deque(maxlen=RESTARTS + 1)
-        self.calls: dict[int, tuple[str, Future[dict[str, Any]]]] = {}
+        # The model to load next; who waits for it, and what was served before.
+        self.wanted: EngineConfig | None = None
+        self.switching: Future[None] | None = None
+        self.before: tuple[EngineConfig, tuple[LoraRef, ...], bool] | None = None
+        self.calls: dict[int, tuple[str, Call]] = {}
+        self.later: list[tuple[str, Mapping[str, Any], Call]] = []  # calls for a worker that is not there yet
         self.numbers = itertools.count()
         self.thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -64,9 +74,7 @@ class Supervisor:
             self.changed.notify_all()
         self.send("stop")
         if self.thread.is_alive():
-            self.thread.join(5)
-        if self.child is not None:
-            self.child.stop(grace_s=5)
+            self.thread.join()
 
     def wait(self, timeout: float | None, *states: str) -> str:
         """Wait until health is one of `states`, at most `timeout` seconds; return what it is then."""
@@ -79,7 +87,7 @@ class Supervisor:
                 self.changed.wait(left)
             return self.health
 
-    # What the queue says
+    # What the queue says; it holds the lock
 
     def send(self, op: str, **fields: Any) -> None:
         """Send a command to the worker, if there is one."""
@@ -92,50 +100,78 @@ class Supervisor:
         request = schema.plain(job.resolved)
         self.send("submit", job=job.id, request=request, setting=job.setting, loras=refs, preview=preview)
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> Future[dict[str, Any]]:
-        """Send a control call."""
-        future: Future[dict[str, Any]] = Future()
-        with self.changed:
-            if self.child is None or self.health == "unhealthy":
-                future.set_exception(WorkerDied(self.error or "the worker has died", final=self.given_up))
-                return future
-            number = next(self.numbers)
-            self.calls[number] = name, future
-            self.child.send("call", call=number, name=name, arguments=dict(arguments))
-        return future
+    @property
+    def due(self) -> bool:
+        """Whether somebody waits for the served model while the worker has another one."""
+        return self.config.model_path != self.served.model_path and bool(self.switching or self.later)
 
-    def switch(self, config: EngineConfig) -> Future[None]:
-        """Serve another model from now on. Raises what is wrong with it before anything is stopped."""
-        future: Future[None] = Future()
-        spec = _described(config, self.environment, strict=True)
-        with self.changed:
-            if config.model_path == self.queue.served.model_path:
-                future.set_result(None)
-                return future
-            if self.switching is not None:
-                self.switching.set_exception(UsageError("another model was asked for meanwhile"))
-            self.queue.served, self.spec, self.switching = config, spec, future
-            self.queue.loras, self.queue.setting = (), None
-            self.deaths.clear()
-            self.given_up = False
-            if not self.queue.running:
-                self.change(config)
-        return future
-
-    def change(self, config: EngineConfig) -> None:
-        """Load another model as soon as the worker has ended; nothing runs. The caller holds the lock."""
-        if config.model_path == self.config.model_path and self.wanted is None:
-            self._switched()
-            return
-        self.wanted = config
+    def change(self, model_path: str) -> None:
+        """Load another model as soon as the worker has ended; nothing runs."""
+        if model_path == self.served.model_path:
+            self.wanted = self.served
+        else:
+            self.wanted = self._settings(model_path)
         self._say("loading")
         self.send("stop")
-        self.changed.notify_all()
+
+    def _settings(self, model_path: str) -> EngineConfig:
+        return self.first if model_path == self.first.model_path else served.of_model(self.first, model_path)
+
+    # What doors ask for
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Call:
+        """Send a control call, now or, while the served model is not there, to the next worker."""
+        future = Call()
+        future.set_running_or_notify_cancel()  # whoever asks may go; the answer comes all the same
+        with self.changed:
+            if self.closed or self.given_up or (self.health == "unhealthy" and name not in FREE):
+                future.set_exception(WorkerDied(self.error or "the worker has died", final=self.given_up))
+            elif self.serving and self.config.model_path == self.served.model_path and self.wanted is None:
+                self._post(name, arguments, future)
+            else:
+                self.later.append((name, arguments, future))
+                self.queue.dispatch()
+        return future
+
+    def _post(self, name: str, arguments: Mapping[str, Any], future: Call) -> None:
+        number = next(self.numbers)
+        self.calls[number] = name, future
+        self.send("call", call=number, name=name, arguments=dict(arguments))
+
+    def switch(self, model_path: str) -> Future[None]:
+        """Serve another model from now on. Raises what is wrong with it before anything is stopped."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        config = self._settings(model_path)
+        spec = served.described(config, self.environment, strict=True)
+        with self.changed:
+            if model_path == self.served.model_path and not self.given_up:
+                future.set_result(None)
+                return self.switching or future
+            if self.switching is not None:
+                self.switching.set_exception(UsageError("another model was asked for meanwhile"))
+            else:
+                self.before = None if self.given_up else (self.served, self.loras, self.chosen)
+            self._serve(config, served.adapters(config))
+            self.spec, self.switching = spec, future
+            self.deaths.clear()
+            self.given_up = self.troubled = False
+            if self.serving and self.config.model_path == model_path and self.wanted is None:
+                self._adopt()
+                self._switched()
+            elif not self.queue.running:
+                self.change(model_path)
+        return future
+
+    def _serve(self, config: EngineConfig, loras: tuple[LoraRef, ...], chosen: bool = False) -> None:
+        self.served, self.loras, self.setting, self.chosen = config, loras, None, chosen
 
     def _switched(self) -> None:
-        if self.switching is not None and self.config.model_path == self.queue.served.model_path:
-            self.switching.set_result(None)
-            self.switching = None
+        if self.config.model_path == self.served.model_path:
+            self.before = None
+            if self.switching is not None:
+                self.switching.set_result(None)
+                self.switching = None
 
     # The thread
 
@@ -145,35 +181,38 @@ class Supervisor:
                 if self.wanted is not None:
                     self.config, self.wanted = self.wanted, None
                 self._say("loading")
-                self.child = Child(self.command)
-            root = log.current()
-            config = schema.plain(self._loadable())
-            self.send("load", config=config, scratch=str(self.queue.scratch), log_level=root[0], log_format=root[1])
-            try:
-                while True:
-                    message = self.child.receive(POLL_S)
-                    if message is not None:
-                        self._hear(*message)
-                    else:
-                        self.queue.sweep()
-            except EOFError:
-                status = self.child.stop()
+                self.child = child = Child(self.command)
+                self._load()
+            status = self._hear_out(child)
             self._ended(status)
 
-    def _loadable(self) -> EngineConfig:
-        """Return the settings that a worker starts with: adapters are for the model that is served alone."""
-        if self.config.model_path == self.queue.served.model_path:
-            return self.config
-        return replace(
-            self.config,
-            lora_path=None,
-            lora_nickname=None,
-            lora_scale=None,
-            lora_target=None,
-            lora_target_modules=None,
-            lora_weight_name=None,
-            lora_alpha=None,
+    def _load(self) -> None:
+        level, form = log.current()
+        chosen = [schema.plain(ref) for ref in self.loras] if self.chosen and self._is_served() else None
+        self.send(
+            "load",
+            config=schema.plain(self.config),
+            loras=chosen,
+            scratch=str(self.queue.delivery.scratch),
+            max_running=self.queue.options.max_running,
+            log_level=level,
+            log_format=form,
         )
+
+    def _hear_out(self, child: Child) -> int:
+        """Hear a worker until it ends, or must; return its exit status."""
+        swept, grace_s = monotonic(), 0.0  # one that loads has nothing to lose
+        try:
+            while not self.closed and (self.serving or self.wanted is None):
+                message = child.receive(POLL_S)
+                if message is not None:
+                    self._hear(*message)
+                if monotonic() - swept >= POLL_S:
+                    swept = monotonic()
+                    self.queue.sweep()
+        except EOFError:
+            grace_s = GRACE_S
+        return child.stop(GRACE_S if self.serving else grace_s)
 
     def _hear(self, told: Mapping[str, Any], payload: bytes) -> None:
         match told["event"]:
@@ -188,64 +227,64 @@ class Supervisor:
             case "loaded":
                 self._loaded(told)
             case "load_failed":
-                self.load_error = error_of(told["error"])
+                self.failure = served.error_of(told["error"])
             case "ready":
                 self._ready()
 
     def _answer(self, told: Mapping[str, Any]) -> None:
         with self.changed:
             name, future = self.calls.pop(told["call"])
+            self.adapters = told.get("adapters", self.adapters)
             if "error" not in told and name in CONTROL:
-                self.queue.setting = told["setting"]
-                self.queue.loras = tuple(schema.read(LoraRef, ref) for ref in told["loras"])
+                self.setting, self.chosen = told["setting"], True
+                self.loras = tuple(schema.read(LoraRef, ref) for ref in told["loras"])
         if "error" in told:
-            future.set_exception(error_of(told["error"]))
+            future.set_exception(served.error_of(told["error"]))
         else:
             future.set_result({"result": told["result"]})
 
+    def _is_served(self) -> bool:
+        return self.config.model_path == self.served.model_path
+
     def _loaded(self, told: Mapping[str, Any]) -> None:
         with self.changed:
-            self.told, self.exclusive = told, told["exclusive"]
-            if self.config.model_path == self.queue.served.model_path:
-                self.spec = spec_of(told["spec"])
-                if self.queue.setting is None and not self.queue.loras:
-                    self.queue.loras = tuple(schema.read(LoraRef, ref) for ref in told["loras"])
-                self.queue.setting = None
+            self.told, self.exclusive, self.adapters = told, told["exclusive"], told.get("adapters", 0)
+            if self._is_served():
+                self._adopt()
             self._say("warming")
+
+    def _adopt(self) -> None:
+        """Take over what the worker said of the served model."""
+        self.spec = served.spec_of(self.told["spec"])
+        loras = tuple(schema.read(LoraRef, ref) for ref in self.told["loras"])
+        if not self.chosen:
+            self.loras = loras
+        self.setting = 0 if loras == self.loras else None
 
     def _ready(self) -> None:
         with self.changed:
-            self._restore_loras()
+            self.serving, self.troubled, self.error = True, False, ""
             self._say("ready")
             self._switched()
+            if self._is_served():
+                for name, arguments, future in self.later:
+                    self._post(name, arguments, future)
+                self.later.clear()
             self.queue.dispatch()
-
-    def _restore_loras(self) -> None:
-        """Set the adapters again that a worker had which has died."""
-        if self.config.model_path != self.queue.served.model_path or not self.queue.loras:
-            return
-        if [schema.plain(ref) for ref in self.queue.loras] == self.told["loras"]:
-            return
-        refs = self.queue.loras
-        columns = {
-            "lora_nickname": [ref.name or ref.path for ref in refs],
-            "lora_path": [ref.path for ref in refs],
-            "target": [ref.target for ref in refs],
-            "strength": [ref.scale for ref in refs],
-            "lora_alpha": [ref.alpha for ref in refs],
-            "weight_name": [ref.weight_name for ref in refs],
-        }
-        self.call("set_lora", columns)
 
     def _ended(self, status: int) -> None:
         """Decide what comes after a worker that has ended."""
         with self.changed:
-            self.child = None
+            self.child, self.serving, self.setting = None, False, None
+            failure, self.failure = self.failure, None
+            for job in self.queue.waiting:
+                job.setting = None  # a number of the worker that has ended
             if self.closed:
+                self._dismiss()
                 return
-            failure = self.load_error
             if failure is not None:
-                self._give_up(failure)
+                logger.error("%s", failure.message)
+                self._lose(failure, "model_load_failed")
             elif self.wanted is None:
                 self._died(status)
             for _, future in self.calls.values():
@@ -257,56 +296,51 @@ class Supervisor:
     def _died(self, status: int) -> None:
         self.deaths.append(monotonic())
         recent = [death for death in self.deaths if death > monotonic() - WITHIN_S]
-        self.given_up = len(recent) > RESTARTS
-        self.error = f"the worker process has died (exit status {status})"
-        logger.error("%s; %s", self.error, "given up" if self.given_up else "another one is started")
+        self.error, self.troubled = f"the worker process has died (exit status {status})", True
+        logger.error("%s", self.error)
         self._say("unhealthy")
         self.queue.died("worker_died", self.error)
-        if self.given_up:
-            self.error += f"; it died {RESTARTS + 1} times within {WITHIN_S / 60:.0f} minutes, and is not started again"
+        if len(recent) > RESTARTS:
+            count, minutes = RESTARTS + 1, WITHIN_S / 60
+            message = f"{self.error}; it died {count} times within {minutes:.0f} minutes, and is not started again"
+            self._lose(WorkerDied(message, final=True), "worker_died")
 
-    def _give_up(self, failure: SgdiffError) -> None:
-        """A model cannot be loaded: say so, and wait until another one is asked for."""
-        self.load_error, self.given_up, self.error = None, True, failure.message
-        logger.error("%s", failure.message)
-        self._say("unhealthy")
+    def _lose(self, failure: SgdiffError, code: str) -> None:
+        """Do without a model that does not load or stay: go back to one that did, else wait for another order."""
+        lost, self.troubled = self.config.model_path, False
+        if lost != self.served.model_path:
+            self.change(self.served.model_path)
+        elif self.before is not None:
+            config, loras, chosen = self.before
+            self.before = None
+            self._serve(config, loras, chosen)
+            self.spec = served.described(config, self.environment)
+            self.change(config.model_path)
+        else:
+            self.given_up, self.error = True, failure.message
+            self._dismiss(failure)
+            self._say("unhealthy")
+        self.deaths.clear()
+        if code == "model_load_failed" or not self.given_up:
+            self.queue.abandon(code, failure.message, lost)
+        if self.given_up:
+            self.queue.abandon(code, failure.message)
         if self.switching is not None:
             self.switching.set_exception(failure)
             self.switching = None
 
+    def _dismiss(self, failure: SgdiffError | None = None) -> None:
+        """Tell everybody who waits for an answer of the worker that there is none."""
+        reason = failure or WorkerDied("the server is being stopped", final=True)
+        for future in (*(entry[-1] for entry in self.calls.values()), *(entry[-1] for entry in self.later)):
+            future.set_exception(reason)
+        self.calls.clear()
+        self.later.clear()
+        if self.closed and self.switching is not None:
+            self.switching.set_exception(reason)
+            self.switching = None
+
     def _say(self, health: str) -> None:
-        if health != "loading" or self.health != "unhealthy":  # unhealthy until the next worker has loaded
-            self.health = health
+        troubled = self.troubled and health in ("loading", "warming")
+        self.health = "unhealthy" if troubled else health
         self.changed.notify_all()
-
-
-def _described(config: EngineConfig, environment: Environment, strict: bool = False) -> ModelSpec | None:
-    """Return what can be known of a model without its weights and without torch; None when a worker must tell.
-
-    Raises ModelError or UsageError with `strict`; without it the worker will say what is wrong.
-    """
-    try:
-        plan = hub.plan(config, environment)
-        spec = plan.spec
-        if spec is None or spec.family == "passthrough" or config.backend == "diffusers" or not plan.cached:
-            return None
-        from engine.engine import spec_of as full
-
-        return full(replace(config, offline=True), environment)[1]
-    except (ModelError, UsageError):
-        if strict:
-            raise
-        return None
-
-
-def spec_of(told: Mapping[str, Any]) -> ModelSpec:
-    """Return the description of a model that a worker sent."""
-    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
-    return ModelSpec(**known)
-
-
-def error_of(told: Mapping[str, Any]) -> SgdiffError:
-    """Return an error that a worker sent."""
-    kinds: dict[str, type[SgdiffError]] = {"usage": UsageError, "model": ModelError}
-    kind = kinds.get(told["kind"], GenerationError)
-    return kind(told["message"], code=told["code"], param=told["param"])

@@ -148,9 +148,10 @@ def main(end: int) -> None:
 
     _, spec = spec_of(config, env.read())
     null = Null(channel, Path(order["scratch"]))
+    null.loras = order["loras"] or []
     described = {name: plain(getattr(spec, name)) for name in spec.__slots__}
     told = {"spec": described, "recipe": {"precisions": {"transformer": "fp32", "vae": "fp32"}}, "device": "cpu"}
-    channel.send({"event": "loaded", **told, "exclusive": False, "loras": []})
+    channel.send({"event": "loaded", **told, "exclusive": False, "loras": null.loras})
     channel.send({"event": "ready"})
     try:
         null.serve()
