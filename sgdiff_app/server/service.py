@@ -6,26 +6,33 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
 from engine import catalog
 from engine.catalog import ModelSpec
+from engine.config import EngineConfig
 from engine.engine import resolve
 from engine.env import Environment
-from engine.errors import WorkerDied
+from engine.errors import Draining, WorkerDied
 from engine.jobs import Job, JobQueue, Kind
 from engine.jobs.job import new_id
 from engine.jobs.queue import Change
-from engine.profiler import wall
+from engine.profiler import monotonic, wall
 from engine.types import Request
 from sgdiff_app.options import ServerOptions
+from sgdiff_app.server import places, request_log
+from sgdiff_app.server.access import Access
 from sgdiff_app.server.errors import ApiError, gone
 from sgdiff_app.server.webhooks import Webhooks
 
+if TYPE_CHECKING:
+    from sgdiff_app.server.metrics import Metrics
+
 T = TypeVar("T")
-SERVING = ("ready", "warming")
+WAIT_S = 0.02  # between two looks at whether the model is there
 
 
 class ClientGone(Exception):
@@ -58,25 +65,50 @@ class Service:
     queue: JobQueue
     options: ServerOptions
     environment: Environment
+    data: Path
     ready_timeout_s: float = 120.0
     created: int = field(default_factory=lambda: int(wall()))
     instance: str = field(default_factory=lambda: new_id("srv"))
     webhooks: Webhooks | None = None
+    access: Access = field(default_factory=Access)
+    metrics: Metrics | None = None
     keys: dict[str, asyncio.Event] = field(default_factory=dict)  # of clients whose requests are being taken in
+    first: EngineConfig = field(init=False)  # of the model that the server was started with
+
+    def __post_init__(self) -> None:
+        self.first = self.queue.served
 
     @property
     def name(self) -> str:
         """The name under which the model is served."""
-        config = self.queue.served
-        return self.options.served_model_name or config.model_id or config.model_path
+        given = (self.options.served_model_name or self.first.model_id) if self.is_first else None
+        return given or self.path
+
+    @property
+    def path(self) -> str:
+        """The path of the model as clients name it: below the folder of models without that folder."""
+        path = self.queue.served.model_path
+        own = None if self.is_first else places.below(path, self.data / places.MODELS)
+        return path if own is None else own.relative_to((self.data / places.MODELS).resolve()).as_posix()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the model is served that the server was started with; its names are for it alone."""
+        return self.queue.served.model_path == self.first.model_path
+
+    def is_served(self, model: str) -> bool:
+        """Say whether a name means the model that is served."""
+        config, spec = self.queue.served, self.queue.spec
+        if model in (self.name, config.model_path):
+            return True
+        if self.is_first and model in (config.model_id, *(self.options.model_alias or ())):
+            return True
+        found = catalog.by_name(model)
+        return spec is not None and (model == spec.id or (found is not None and found.id == spec.id))
 
     def check_model(self, model: str | None) -> None:
         """Raise ApiError for a model that is not the one that is served."""
-        config, spec = self.queue.served, self.queue.spec
-        known = {self.name, config.model_path, config.model_id, *(self.options.model_alias or ())}
-        known |= {spec.id} if spec is not None else set()
-        found = catalog.by_name(model) if model is not None else None
-        if model is None or model in known or (found is not None and spec is not None and found.id == spec.id):
+        if model is None or self.is_served(model):
             return
         raise gone("model_not_found", f"the model '{model}' is not served here; it is '{self.name}'", "model")
 
@@ -87,11 +119,11 @@ class Service:
         """
         if self.queue.health == "ready":
             return
-        supervisor = self.queue.supervisor
-        states = (*SERVING, "unhealthy")
-        health = await self.aside(supervisor.wait, self.ready_timeout_s, *states)
-        if health == "warming":
-            health = await self.aside(supervisor.wait, None, "ready", "unhealthy", "loading")
+        supervisor, end = self.queue.supervisor, monotonic() + self.ready_timeout_s
+        while (health := self.queue.health) == "warming" or (health == "loading" and monotonic() < end):
+            await asyncio.sleep(WAIT_S)  # no thread of a pool, in which each waiting request would take one
+        if health == "draining":
+            raise Draining("the server is being stopped and takes no new requests")
         if health == "unhealthy":
             raise WorkerDied(supervisor.error, final=supervisor.given_up)
         if health == "loading":
@@ -135,7 +167,10 @@ class Service:
                 preview=preview,
             )
 
-        return await self.aside(take)
+        job = await self.aside(take)
+        if self.options.log_requests:
+            request_log.tell(job, self.options.log_requests_level)
+        return job
 
     @asynccontextmanager
     async def following(self, job_id: str, preview: bool = False) -> AsyncIterator[tuple[Job, Line]]:
@@ -172,15 +207,16 @@ async def until_gone(http: HttpRequest) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
 
 
-async def finished(service: Service, job: Job, changes: Line, http: HttpRequest) -> None:
-    """Wait for the end of a job that ends with its connection. Raises ClientGone, with the job cancelled."""
+async def finished(service: Service, job: Job, changes: Line, http: HttpRequest, cancel: bool = True) -> None:
+    """Wait for the end of a job. Raises ClientGone; with `cancel`, the job then ends with its connection."""
     async with until_gone(http) as leaving:
         while not job.finished:
             hearing = asyncio.ensure_future(changes.changes.get())
             done, _ = await asyncio.wait((hearing, leaving), return_when=asyncio.FIRST_COMPLETED)
             if hearing not in done:
                 hearing.cancel()
-                service.queue.cancel(job.id)
+                if cancel:
+                    service.queue.cancel(job.id)
                 raise ClientGone
 
 
