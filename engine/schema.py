@@ -18,6 +18,7 @@ from engine.errors import NotAvailable, UsageError, listed, suggest
 T = TypeVar("T")
 # The error of a value that JSON has no form for, as pydantic would give it.
 NO_JSON: Mapping[str, Any] = {"type": "_type", "loc": (), "msg": ""}
+SCALARS = (str, int, float, bool)
 SHOWN = 80  # characters of a wrong value that a message repeats
 Kind = Literal["bool", "int", "float", "str", "list", "map", "group"]
 
@@ -240,7 +241,8 @@ def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         field = find(cls, str(key), place)  # a key of YAML may be a number
         if field.name in checked:
             raise UsageError(f"{place}: given twice, also under another name of {field.name}", param=field.name)
-        checked[field.name] = check(cls, field.name, value, place)
+        usual = type(value) is type(field.default) and value == field.default  # most are, and checks take their time
+        checked[field.name] = None if usual else check(cls, field.name, value, place)
     return cls(**{name: value for name, value in checked.items() if value is not None})
 
 
@@ -265,14 +267,21 @@ def require_available(cls: type, name: str, value: Any, where: str = "") -> None
 
 def plain(value: Any) -> Any:
     """Return settings as JSON-able data; fields that are None are left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {name: plain(entry) for name, entry in items if entry is not None}
+    if value is None or type(value) in SCALARS:
+        return value
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((name, getattr(value, name)) for name in _names(type(value)))
+        return {name: plain(entry) for name, entry in items if entry is not None}
     return value
+
+
+@functools.cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def is_scalar_too(field: Field) -> bool:
