@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import SgdiffError
+from engine.lora import files as lora_files
 from engine.lora import formats, refs
 from engine.lora.layers import Term
 from engine.lora.manager import LoraManager
@@ -338,3 +339,53 @@ def test_a_nickname_that_is_nearly_right_is_suggested(manager: LoraManager, file
     code, message = _refusal(lambda: _set(manager, "inc"))
     assert code == "lora_not_found"
     assert message == "lora_nickname: 'inc' is not loaded, give its path too; did you mean 'ink'?; loaded: ink"
+
+
+def test_a_file_read_in_another_way_is_another_adapter(manager: LoraManager, files: Files, tmp_path: Path) -> None:
+    """Two nicknames or one: what is asked for is what is drawn."""
+    both = tmp_path / "both"
+    both.mkdir()
+    for name, file in files.items():
+        (both / f"{name}.safetensors").write_bytes(Path(file).read_bytes())
+    asked = [
+        LoraRef(path=str(both), weight_name="ink"),
+        LoraRef(path=str(both), weight_name="neon"),
+        LoraRef(path=str(both), weight_name="ink", alpha=8),
+    ]
+    loaded = [manager.resolve([ref])[0].loaded for ref in asked]
+    assert len({id(one) for one in loaded}) == 3
+    scales = [next(iter(one.adapters["transformer"].adapter.layers.values())).scale for one in loaded]
+    assert scales == [1.0, 1.0, 4.0]
+    assert loaded[0].identity["sha256"] != loaded[1].identity["sha256"]
+
+
+def test_a_merge_of_one_target_leaves_the_other_unmerged(experts: LoraManager, files: Files) -> None:
+    _set(experts, "ink", files["ink"])
+    experts.unmerge()
+    experts.merge("transformer_2")
+    assert _targets(experts) == ["transformer_2"]
+
+
+def test_the_one_used_last_is_kept_longest(manager: LoraManager, files: Files) -> None:
+    for name in ("a", "b"):
+        manager.resolve([LoraRef(name=name, path=files["ink"])])
+    manager.resolve([LoraRef(name="a")])
+    manager.cache_bytes = 2 * manager.cache["a"].nbytes
+    manager.resolve([LoraRef(name="c", path=files["neon"])])
+    assert list(manager.cache) == ["a", "c"]
+
+
+def test_a_recipe_names_the_file_of_a_repository(
+    manager: LoraManager, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "snapshots" / ("0" * 40)
+    place = snapshot / "sub" / "low.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(Path(files["ink"]).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lora_files, "locate", lambda *_: place)
+    (entry,) = manager.record(manager.resolve([LoraRef(path="owner/style", weight_name="sub/low")]))
+    assert (entry["path"], entry["weight_name"]) == ("owner/style", "sub/low.safetensors")
+    (tmp_path / "bundled-name").mkdir()
+    (entry,) = manager.record(manager.resolve([LoraRef(path="bundled-name")]))
+    assert (entry["path"], "weight_name" in entry) == ("low.safetensors", False), "a folder here is none on others"
