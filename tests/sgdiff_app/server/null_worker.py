@@ -31,6 +31,7 @@ class Null:
         self.channel, self.scratch = channel, scratch
         self.jobs: list[dict[str, Any]] = []
         self.loras: list[dict[str, Any]] = []
+        self.chosen: list[dict[str, Any]] = []
         self.cached: dict[str, str] = {}
         self.sets = 1
 
@@ -82,10 +83,16 @@ class Null:
                     if ref.path is None and ref.name not in self.cached:
                         raise SgdiffError(f"lora_nickname: '{ref.name}' is not loaded", code="lora_not_found")
                     self.cached[str(ref.name)] = ref.path or self.cached[str(ref.name)]
-                self.loras = [plain(ref) for ref in wanted]
+                self.loras = self.chosen = [plain(ref) for ref in wanted]
+                lacking = [ref for ref in wanted if ref.target not in ("all", "transformer")]
+                result = [f"{ref.name}: the model has no {ref.target}, skipped" for ref in lacking]
             except SgdiffError as error:
                 kind = "model" if error.code == "lora_not_found" else "usage"
                 answer["error"] = {"code": error.code, "message": error.message, "param": error.param, "kind": kind}
+        elif name == "merge_lora" and not self.chosen:
+            answer["error"] = {"code": "no_lora_set", "message": "no LoRA is set", "param": None, "kind": "usage"}
+        elif name == "merge_lora":
+            self.loras = [{**ref, "scale": given["strength"]} for ref in self.chosen]
         elif name == "unmerge_lora":
             self.loras = []
         elif name == "list_loras":
