@@ -155,6 +155,7 @@ class Worker:
                 "path": str(path),
                 "shape": output.frames.shape,
                 "recipe": output.recipe,
+                "adapters": len(self.engine.loras.cache),
                 "timings": asdict(output.timings),
             }
         )
@@ -165,7 +166,7 @@ class Worker:
         try:
             assert command["name"] in CALLS
             result = getattr(self.engine, command["name"])(**command["arguments"])
-            answer["result"] = result
+            answer |= {"result": result, "adapters": len(self.engine.loras.cache)}
             if command["name"] in CONTROL:
                 self._changed()
                 answer |= {"setting": self.changes, "loras": self.engine.lora_refs()}
@@ -174,7 +175,7 @@ class Worker:
         except Exception as error:
             logger.debug("%s failed", command["name"], exc_info=True)
             answer["error"] = said(GenerationError(f"{command['name']}: {str(error) or type(error).__name__}"))
-        self.channel.send({**answer, "adapters": len(self.engine.loras.cache)})
+        self.channel.send(answer)
 
     def _changed(self) -> None:
         self.changes += 1

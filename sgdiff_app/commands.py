@@ -72,6 +72,10 @@ def _work(settings: Settings, environment: Environment, options: CommandOptions)
         from sgdiff_app import generate
 
         return generate.run(settings, environment)
+    if settings.command == "serve":
+        from sgdiff_app import serve
+
+        return serve.run(settings, environment)
     raise NotAvailable(f"{settings.command}: not available yet")
 
 

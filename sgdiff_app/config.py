@@ -44,14 +44,11 @@ class Settings:
         return cls(**found)
 
     def require_available(self) -> None:
-        """Raise NotAvailable for the first set value that this build does not have yet.
-
-        The settings of the server are left out: what they wait for is the server.
-        """
+        """Raise NotAvailable for the first set value that this build does not have yet."""
         env.require_available()
         for path, entry in self.entries.items():
             setting = table()[path[0]]
-            if setting.owners == (ServerOptions,) or not used_by(self.command, setting):
+            if not used_by(self.command, setting):
                 continue
             owner, name, value = setting.owners[0], path[0], entry.value
             if setting.field.group is not None:

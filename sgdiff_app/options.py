@@ -77,52 +77,46 @@ class BenchOptions:
 class ServerOptions:
     """Network, queue and HTTP settings of `serve`; `generate` accepts and ignores them."""
 
-    served_model_name: Annotated[str | None, Opt("Name shown by the API", SERVER, later=True)] = None
-    model_alias: Annotated[
-        tuple[str, ...] | None, Opt("Further names that a request's model may use", SERVER, later=True)
-    ] = None
-    host: Annotated[str, Opt("Address; others than loopback need a key", SERVER, later=True)] = "127.0.0.1"
-    port: Annotated[int, Ge(0), Le(65535), Opt("Port", SERVER, later=True)] = 30000
-    strict_ports: Annotated[
-        bool | None, Opt("Fail when the port is taken; default with --headless", SERVER, later=True)
-    ] = None
-    headless: Annotated[bool, Opt("API only, no UI", SERVER, later=True)] = False
-    webui: Annotated[bool | None, Opt("--webui false = --headless", SERVER, later=True)] = None
-    webui_port: Annotated[int | None, Ge(0), Le(65535), Opt("Accepted; there is one port", SERVER, later=True)] = None
-    root_path: Annotated[str, Opt("Prefix behind a reverse proxy", SERVER, later=True)] = ""
-    public_base_url: Annotated[str | None, Opt("Base of absolute URLs", SERVER, later=True)] = None
+    served_model_name: Annotated[str | None, Opt("Name shown by the API", SERVER)] = None
+    model_alias: Annotated[tuple[str, ...] | None, Opt("Further names that a request's model may use", SERVER)] = None
+    host: Annotated[str, Opt("Address; others than loopback need a key", SERVER)] = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535), Opt("Port", SERVER)] = 30000
+    strict_ports: Annotated[bool | None, Opt("Fail when the port is taken; default with --headless", SERVER)] = None
+    headless: Annotated[bool, Opt("API only, no UI", SERVER)] = False
+    webui: Annotated[bool | None, Opt("--webui false = --headless", SERVER)] = None
+    webui_port: Annotated[int | None, Ge(0), Le(65535), Opt("Accepted; there is one port", SERVER)] = None
+    root_path: Annotated[str, Opt("Prefix behind a reverse proxy", SERVER)] = ""
+    public_base_url: Annotated[str | None, Opt("Base of absolute URLs", SERVER)] = None
     api_key: Annotated[
-        tuple[str, ...] | None, Opt("Accepted keys; prefer the file", SERVER, env=("SGDIFF_API_KEY",), later=True)
+        tuple[str, ...] | None, Opt("Accepted keys; prefer the file", SERVER, env=("SGDIFF_API_KEY",))
     ] = None
-    api_key_file: Annotated[str | None, Opt("File with one key per line", SERVER, later=True)] = None
-    insecure_no_auth: Annotated[bool, Opt("Allow any address without a key", SERVER, later=True)] = False
-    cors_origins: Annotated[tuple[str, ...] | None, Opt("Origins browsers may call from", SERVER, later=True)] = None
-    allowed_hosts: Annotated[tuple[str, ...] | None, Opt("Accepted Host headers", SERVER, later=True)] = None
-    model_switch: Annotated[bool, Opt("Let requests switch the model", SERVER, later=True)] = True
-    input_save_path: Annotated[str, Opt('Uploaded inputs; "" keeps none', SERVER, later=True)] = "inputs/uploads"
-    data_dir: Annotated[str | None, Opt("Job database and gallery index", SERVER, later=True)] = None
-    output_ttl: Annotated[str | None, Opt("Delete outputs after this time, e.g. 24h", SERVER, later=True)] = None
-    requeue_on_restart: Annotated[bool, Opt("Run interrupted jobs again", SERVER, later=True)] = False
-    max_queue: Annotated[int, Ge(1), Opt("Waiting jobs before 429", SERVER, later=True)] = 64
-    max_running: Annotated[int | None, Ge(1), Opt("Jobs whose steps may interleave", SERVER, later=True)] = None
-    job_timeout: Annotated[str | None, Opt("Longest run of one job", SERVER, later=True)] = None
-    ready_timeout: Annotated[str, Opt("Wait of a request for a loading model", SERVER, later=True)] = "120s"
-    max_body_mb: Annotated[int, Ge(1), Opt("Largest request body", SERVER, later=True)] = 256
-    max_image_mb: Annotated[int, Ge(1), Opt("Largest input image", SERVER, later=True)] = 50
-    max_input_megapixels: Annotated[int, Ge(1), Opt("Largest decoded input image", SERVER, later=True)] = 64
-    disable_url_inputs: Annotated[bool, Opt("Refuse http(s) inputs", SERVER, later=True)] = False
-    url_allow_hosts: Annotated[
-        tuple[str, ...] | None, Opt("Hosts exempt from the address and port rules", SERVER, later=True)
-    ] = None
+    api_key_file: Annotated[str | None, Opt("File with one key per line", SERVER)] = None
+    insecure_no_auth: Annotated[bool, Opt("Allow any address without a key", SERVER)] = False
+    cors_origins: Annotated[tuple[str, ...] | None, Opt("Origins browsers may call from", SERVER)] = None
+    allowed_hosts: Annotated[tuple[str, ...] | None, Opt("Accepted Host headers", SERVER)] = None
+    model_switch: Annotated[bool, Opt("Let requests switch the model", SERVER)] = True
+    input_save_path: Annotated[str, Opt('Uploaded inputs; "" keeps none', SERVER)] = "inputs/uploads"
+    data_dir: Annotated[str | None, Opt("Job database and gallery index", SERVER)] = None
+    output_ttl: Annotated[str | None, Opt("Delete outputs after this time, e.g. 24h", SERVER)] = None
+    requeue_on_restart: Annotated[bool, Opt("Run interrupted jobs again", SERVER)] = False
+    max_queue: Annotated[int, Ge(1), Opt("Waiting jobs before 429", SERVER)] = 64
+    max_running: Annotated[int | None, Ge(1), Opt("Jobs whose steps may interleave", SERVER)] = None
+    job_timeout: Annotated[str | None, Opt("Longest run of one job", SERVER)] = None
+    ready_timeout: Annotated[str, Opt("Wait of a request for a loading model", SERVER)] = "120s"
+    max_body_mb: Annotated[int, Ge(1), Opt("Largest request body", SERVER)] = 256
+    max_image_mb: Annotated[int, Ge(1), Opt("Largest input image", SERVER)] = 50
+    max_input_megapixels: Annotated[int, Ge(1), Opt("Largest decoded input image", SERVER)] = 64
+    disable_url_inputs: Annotated[bool, Opt("Refuse http(s) inputs", SERVER)] = False
+    url_allow_hosts: Annotated[tuple[str, ...] | None, Opt("Hosts exempt from the address and port rules", SERVER)] = (
+        None
+    )
     lora_allowed_dirs: Annotated[
-        tuple[str, ...] | None, Opt("Folders from which clients may load LoRA files", SERVER, later=True)
+        tuple[str, ...] | None, Opt("Folders from which clients may load LoRA files", SERVER)
     ] = None
     enable_profile_api: Annotated[bool, Opt("Allow profiling in requests", SERVER, later=True)] = False
-    webhook_url: Annotated[tuple[str, ...] | None, Opt("Completion webhooks", SERVER, later=True)] = None
-    webhook_secret: Annotated[str | None, Opt("Signs webhooks; prefer the variable", SERVER, later=True)] = None
-    http_graceful_shutdown_timeout: Annotated[
-        int, Ge(0), Opt("Seconds that running jobs get to finish", SERVER, later=True)
-    ] = 60
+    webhook_url: Annotated[tuple[str, ...] | None, Opt("Completion webhooks", SERVER)] = None
+    webhook_secret: Annotated[str | None, Opt("Signs webhooks; prefer the variable", SERVER)] = None
+    http_graceful_shutdown_timeout: Annotated[int, Ge(0), Opt("Seconds that running jobs get to finish", SERVER)] = 60
     batching_max_size: Annotated[
         int, Ge(1), Opt("Runs that may share one forward; may change rounding", SERVER, later=True)
     ] = 1
@@ -131,15 +125,13 @@ class ServerOptions:
     batching_config: Annotated[
         dict[str, Any], Opt("Caps by model, resolution, memory", SERVER, later=True, metavar="JSON")
     ] = field(default_factory=dict)
-    log_requests: Annotated[bool, Opt("Log each request", SERVER, later=True)] = False
-    log_requests_level: Annotated[int, Ge(0), Le(3), Opt("Detail; prompts from 2", SERVER, later=True)] = 2
+    log_requests: Annotated[bool, Opt("Log each request", SERVER)] = False
+    log_requests_level: Annotated[int, Ge(0), Le(3), Opt("Detail; prompts from 2", SERVER)] = 2
     uvicorn_access_log_exclude_prefixes: Annotated[
-        tuple[str, ...] | None, Opt("Paths left out of the access log", SERVER, later=True)
+        tuple[str, ...] | None, Opt("Paths left out of the access log", SERVER)
     ] = None
-    enable_metrics: Annotated[bool, Opt("Prometheus metrics", SERVER, later=True)] = False
-    metrics_namespace: Annotated[Literal["sgdiff", "sglang"], Opt("Prefix of their names", SERVER, later=True)] = (
-        "sgdiff"
-    )
+    enable_metrics: Annotated[bool, Opt("Prometheus metrics", SERVER)] = False
+    metrics_namespace: Annotated[Literal["sgdiff", "sglang"], Opt("Prefix of their names", SERVER)] = "sgdiff"
     enable_trace: Annotated[bool, Opt("OpenTelemetry traces", SERVER, later=True)] = False
     otlp_traces_endpoint: Annotated[str, Opt("Where they go", SERVER, later=True, metavar="HOST:PORT")] = (
         "localhost:4317"

@@ -16,6 +16,10 @@ from sgdiff_app.config import Settings
 def run(settings: Settings, environment: Environment, as_json: bool) -> int:
     """Print the plan of a command and return 0. Raises SgdiffError for what would fail; downloads nothing."""
     config = settings.noun(EngineConfig)
+    if settings.command == "serve":
+        from sgdiff_app import serve
+
+        serve.check(settings)
     found = hub.plan(config, environment)
     if settings.command == "generate":
         _check(settings, environment, config, found)

@@ -50,9 +50,10 @@ class Supervisor:
         self.child: Child | None = None
         self.serving = False  # whether the worker takes commands
         self.exclusive = False
-        self.adapters = 0  # that the worker has in memory
         self.told: Mapping[str, Any] = {}
         self.failure: SgdiffError | None = None
+        self.reason: SgdiffError | None = None  # why it was given up
+        self.adapters = 0  # LoRA files that the worker holds
         self.deaths: deque[float] = deque(maxlen=RESTARTS + 1)
         # The model to load next; who waits for it, and what was served before.
         self.wanted: EngineConfig | None = None
@@ -215,6 +216,7 @@ class Supervisor:
         return child.stop(GRACE_S if self.serving else grace_s)
 
     def _hear(self, told: Mapping[str, Any], payload: bytes) -> None:
+        self.adapters = told.get("adapters", self.adapters)
         match told["event"]:
             case "progress":
                 self.queue.progressed(told, payload)
@@ -234,7 +236,6 @@ class Supervisor:
     def _answer(self, told: Mapping[str, Any]) -> None:
         with self.changed:
             name, future = self.calls.pop(told["call"])
-            self.adapters = told.get("adapters", self.adapters)
             if "error" not in told and name in CONTROL:
                 self.setting, self.chosen = told["setting"], True
                 self.loras = tuple(schema.read(LoraRef, ref) for ref in told["loras"])
@@ -248,7 +249,7 @@ class Supervisor:
 
     def _loaded(self, told: Mapping[str, Any]) -> None:
         with self.changed:
-            self.told, self.exclusive, self.adapters = told, told["exclusive"], told.get("adapters", 0)
+            self.told, self.exclusive = told, told["exclusive"]
             if self._is_served():
                 self._adopt()
             self._say("warming")
@@ -317,7 +318,7 @@ class Supervisor:
             self.spec = served.described(config, self.environment)
             self.change(config.model_path)
         else:
-            self.given_up, self.error = True, failure.message
+            self.given_up, self.error, self.reason = True, failure.message, failure
             self._dismiss(failure)
             self._say("unhealthy")
         self.deaths.clear()

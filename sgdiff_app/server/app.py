@@ -6,23 +6,43 @@ import importlib
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from engine.errors import SgdiffError
 from sgdiff_app import __version__
-from sgdiff_app.server import errors
-from sgdiff_app.server.service import Service
+from sgdiff_app.server import errors, inputs
+from sgdiff_app.server.gate import Gate
+from sgdiff_app.server.service import ClientGone, Service
 
 # Each is a module of this room with a `router`.
-ROUTERS = ("info",)
+ROUTERS = (
+    "content",
+    "images",
+    "info",
+    "loras",
+    "metrics",
+    "videos",
+)
 
 
-def create(service: Service) -> FastAPI:
-    """Return the application for a service; it neither starts nor stops the queue."""
-    app = FastAPI(title="sgdiff-app", version=__version__, docs_url="/docs", redoc_url=None)
+def create(service: Service) -> Gate:
+    """Return what serves HTTP for a service; it neither starts nor stops the queue."""
+    return Gate(routes(service), service)
+
+
+def routes(service: Service) -> FastAPI:
+    """Return the application behind the gate."""
+    root = service.options.root_path.strip("/")
+    app = FastAPI(
+        title="sgdiff-app", version=__version__, docs_url="/docs", redoc_url=None, root_path=root and f"/{root}"
+    )
     app.state.service = service
+    service.queue.observers.append(lambda job: inputs.tidy(service, job))
     for name in ROUTERS:
         app.include_router(importlib.import_module(f"sgdiff_app.server.{name}").router)
     app.add_exception_handler(SgdiffError, errors.known)
     app.add_exception_handler(HTTPException, errors.of_framework)
+    app.add_exception_handler(ClientGone, errors.left)
+    app.add_exception_handler(ClientDisconnect, errors.left)
     app.add_exception_handler(Exception, errors.unknown)
     return app

@@ -21,6 +21,7 @@ from engine.errors import (
     UsageError,
     WorkerDied,
 )
+from sgdiff_app.server.request_log import request_id
 
 logger = log.get(__name__)
 
@@ -31,7 +32,9 @@ NOT_THERE = (
     "not_found", "variant_not_found", "model_not_found", "lora_not_found", "lora_file_not_found", "video_not_ready",
     "video_failed", "content_expired", "content_not_stored", "preview_not_available", "unsupported_endpoint",
 )  # fmt: skip
+ASKED_WRONG = ("lora_", "invalid_", "unsupported_", "missing_", "too_many_")  # codes that a worker has for requests
 TOO_LARGE = ("body_too_large", "image_too_large")
+CLIENT_GONE = 499  # of the log alone: nobody is there who could read it
 
 
 class ApiError(SgdiffError):
@@ -112,13 +115,20 @@ def of_job(error: Mapping[str, str]) -> SgdiffError:
         "draining": Draining(message),
         "upload_failed": UploadFailed(message),
     }
-    return kinds.get(code) or SgdiffError(message, code=code)
+    asked_wrong = UsageError(message, code=code) if code.startswith(ASKED_WRONG) else None
+    return kinds.get(code) or asked_wrong or SgdiffError(message, code=code)
 
 
 async def known(request: Request, error: Exception) -> Response:
     """Answer for an error with a message for the user."""
     assert isinstance(error, SgdiffError)
+    request.scope["error_code"] = code_of(error)
     return response(error)
+
+
+async def left(request: Request, error: Exception) -> Response:
+    """Answer a client that has closed the connection: for the log alone."""
+    return Response(status_code=CLIENT_GONE)
 
 
 async def of_framework(request: Request, error: Exception) -> Response:
@@ -128,11 +138,16 @@ async def of_framework(request: Request, error: Exception) -> Response:
     place = f"{request.method} {request.url.path}"
     texts = {404: f"there is no route {place}", 405: f"{place}: this method is not allowed here"}
     text = texts.get(error.status_code, str(error.detail))
-    code = codes.get(error.status_code, "invalid_request")
+    code = request.scope["error_code"] = codes.get(error.status_code, "invalid_request")
     return response(ApiError(error.status_code, code, text, headers=error.headers))
 
 
 async def unknown(request: Request, error: Exception) -> Response:
     """Answer for a bug of ours; the log has the traceback, the client does not."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return response(SgdiffError("the server failed to answer; its log says why"))
+    logger.error("%s %s %s failed", request_id.get(), request.method, request.url.path, exc_info=error)
+    return response(unexplained())
+
+
+def unexplained() -> SgdiffError:
+    """Return the error that stands for a bug of ours."""
+    return SgdiffError("the server failed to answer; its log says why")

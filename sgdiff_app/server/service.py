@@ -153,7 +153,8 @@ class Service:
         spec = await self.spec()
 
         def take() -> Job:
-            resolved = resolve(request, spec, self.queue.served)
+            device = str(self.queue.supervisor.told.get("device", ""))
+            resolved = resolve(request, spec, self.queue.served, device=device)
             return self.queue.submit(
                 request,
                 kind,

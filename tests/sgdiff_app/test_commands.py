@@ -45,10 +45,15 @@ def test_what_is_not_built_is_refused_before_loading(refused: Callable[..., str]
 
 def test_serve(refused: Callable[..., str], cli: Callable[..., Any], flux_folder: Path) -> None:
     assert refused("serve", "--prompt", "x") == "--prompt: a flag of 'generate', not of 'serve'"
-    assert refused("serve", "--port", "30010") == "serve: not available yet"
+    message = "serve: the web UI is not available yet; --headless serves the API alone"
+    assert refused("serve", "--port", "30010") == message
+    assert refused("serve", "--headless", "--enable-trace") == "--enable-trace: not available yet"
+    assert refused("serve", "--headless", "--ulysses-degree", "2") == "--ulysses-degree: not available yet"
     answer = cli("serve", "--model-path", flux_folder, "--port", "30010", "--dry-run")
     assert answer.status == 0
     assert f"folder: {flux_folder}" in answer.out.splitlines()
+    message = refused("serve", "--model-path", flux_folder, "--job-timeout", "soon", "--dry-run")
+    assert message == "job_timeout: must be a duration such as 90s, 15m or 24h, got 'soon'"
 
 
 def test_one_file_for_both_commands(cli: Callable[..., Any], flux_folder: Path) -> None:

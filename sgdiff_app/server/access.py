@@ -1,0 +1,89 @@
+"""Who may ask: the keys of the server, and signed links to content that expire."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from engine.errors import UsageError
+from engine.profiler import wall
+from sgdiff_app.options import ServerOptions
+
+OPEN = ("/health", "/ready", "/liveness", "/health_generate")  # for probes, which have no key
+CONTENT = "/content"  # how the paths end that a browser may fetch by a signed link
+TOKEN = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
+
+
+class Access:
+    """The keys that are accepted; without one everybody is let in.
+
+    Signatures are made with a secret of this process, not with a key: a link tells nothing about the keys, and none
+    outlives the server.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self.digests = tuple(_digest(key.encode()) for key in keys)
+        self.secret = secrets.token_bytes(32)
+
+    def allows(self, path: str, headers: Mapping[bytes, bytes], query: bytes = b"") -> bool:
+        """Say whether a request may pass. `path` is that of the route, without a prefix of a proxy.
+
+        Whatever else may prove a key is asked here: the login cookie of pages is one of these.
+        """
+        if not self.digests or path in OPEN:
+            return True
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and self.knows(key.strip()):
+            return True
+        if path.endswith(CONTENT) and query:
+            return any(self.signed(path, token) for token in parse_qs(query.decode("latin-1")).get("token", ()))
+        return False
+
+    def knows(self, key: bytes) -> bool:
+        """Compare with every key, in a time that tells nothing about them."""
+        digest = _digest(key)
+        return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0
+
+    def sign(self, path: str, seconds: float) -> str:
+        """Return a `token` that opens one content path for so many seconds."""
+        expires = str(int(wall() + seconds))
+        return f"{expires}.{self._signature(path, expires)}"
+
+    def signed(self, path: str, token: str) -> bool:
+        """Say whether a token is for this path and still holds."""
+        found = TOKEN.fullmatch(token)
+        if found is None or int(found[1]) < wall():
+            return False
+        return hmac.compare_digest(self._signature(path, found[1]), found[2])
+
+    def _signature(self, path: str, expires: str) -> str:
+        return hmac.new(self.secret, f"{expires}\n{path}".encode(), hashlib.sha256).hexdigest()
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def keys_of(options: ServerOptions) -> tuple[str, ...]:
+    """Return the keys of the setting and of the file. Raises UsageError, also for a file that holds none."""
+    keys = [key.strip() for key in options.api_key or ()]
+    where = "api_key"
+    if options.api_key_file is not None:
+        where = "api_key_file"
+        try:
+            lines = Path(options.api_key_file).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise UsageError(f"{where}: {options.api_key_file}: {reason}", param=where) from error
+        found = [line.strip() for line in lines if line.strip()]
+        if not found:
+            raise UsageError(f"{where}: {options.api_key_file}: holds no key; one is expected per line", param=where)
+        keys += found
+    if any(re.fullmatch(r"[!-~]+", key) is None for key in keys):  # the message never shows one
+        raise UsageError(f"{where}: a key must consist of printable ASCII characters without spaces", param=where)
+    return tuple(dict.fromkeys(keys))
