@@ -322,11 +322,18 @@ def resolve_all(requests: Iterable[Request], spec: ModelSpec, config: EngineConf
     return [resolve(request, spec, config, fetched) for request in requests]
 
 
-def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: dict[str, str] | None = None) -> Request:
+def resolve(
+    request: Request,
+    spec: ModelSpec,
+    config: EngineConfig,
+    fetched: dict[str, str] | None = None,
+    device: str | None = None,
+) -> Request:
     """Check and resolve a request for a model; an input image without a size gives the output its shape.
 
     In place of a URL comes a data URI of what lies there, so that all who read the input see the same bytes. `fetched`
-    holds those that are known, and takes those that are fetched.
+    holds those that are known, and takes those that are fetched. `device` is what the engine computes on, where that
+    is known, or "" where another process will know; None has torch look.
     """
     request = schema.read(Request, schema.plain(request))
     request = _inlined(request, spec, config, {} if fetched is None else fetched)
@@ -338,12 +345,7 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: di
     request = request.replace(**{name: value for name, value in given.items() if getattr(request, name) is None})
     resolved = rules.resolve(request, spec, config.max_pixels)
     if resolved.generator_device != "cpu":
-        from engine.pipeline import pick_device
-
-        device = pick_device(config.device)
-        if device.type != resolved.generator_device:
-            message = f"generator_device: the engine computes on {device.type}; noise is drawn there or on the cpu"
-            raise UsageError(message, param="generator_device")
+        _check_generator(resolved.generator_device, config, device)
     if resolved.image_path:
         for source in resolved.image_path:
             rules.check_image(*media.open_image(source).size, spec)
@@ -352,6 +354,17 @@ def resolve(request: Request, spec: ModelSpec, config: EngineConfig, fetched: di
     if resolved.mask_path and resolved.image_path:
         media.open_mask(resolved.mask_path, media.image_size(resolved.image_path[0]))
     return resolved
+
+
+def _check_generator(wanted: str, config: EngineConfig, device: str | None) -> None:
+    if device is None:
+        from engine.pipeline import pick_device
+
+        device = pick_device(config.device).type
+    kind = device.partition(":")[0]
+    if kind and kind != wanted:
+        message = f"generator_device: the engine computes on {kind}; noise is drawn there or on the cpu"
+        raise UsageError(message, param="generator_device")
 
 
 def _inlined(request: Request, spec: ModelSpec, config: EngineConfig, fetched: dict[str, str]) -> Request:

@@ -23,8 +23,9 @@ NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")  # head[inner][]...
 MAX_DEPTH = 8  # of brackets
 MAX_DIGITS = 6  # of the number of an entry
 MAX_PARTS = 1000
-# How the kinds of pictures and clips begin: a part that has no file name is a file all the same.
-MAGIC = re.compile(r"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM....\0\0\0\0|....ftyp", re.DOTALL)
+# How pictures and clips begin, with bytes that no text has: a part that has no file name is a file all the same.
+MAGIC = re.compile(r"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|....ftyp", re.DOTALL)
+NO_TEXT = re.compile(r".{0,32}?[\0-\x08\x0e-\x1f\x80-\x9f]", re.DOTALL)
 CHUNK = 2**20
 
 
@@ -156,7 +157,7 @@ async def _form(http: HttpRequest, max_bytes: int) -> Body:
 
 def _file_of(text: Any) -> UploadFile | None:
     """Return the file that a part without a file name holds; None for a text."""
-    if not MAGIC.match(text):
+    if not (MAGIC.match(text) and NO_TEXT.match(text)):
         return None
     import io
 
