@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import NotAvailable, UsageError
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 PREFIXES = ("SGLANG_DIFFUSION_", "SGLANG_")
+S3 = {
+    "BUCKET_NAME": "bucket", "ACCESS_KEY_ID": "access_key_id", "SECRET_ACCESS_KEY": "secret_access_key",
+    "ENDPOINT_URL": "endpoint_url", "REGION_NAME": "region",
+}  # fmt: skip
+MAX_PRESIGN_S = 7 * 24 * 3600  # what a signature may be valid for
 
 
 def spellings(name: str) -> tuple[str, ...]:
@@ -62,6 +67,20 @@ class Environment:
     test_fault: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """Where outputs are uploaded to; without keys, the client library looks for some."""
+
+    bucket: str
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+    prefix: str = ""
+    public_base_url: str | None = None
+    presign_seconds: int = 3600
+
+
 # Variables without a flag, for the check of unknown names: also those that later parts of the program read.
 ENVIRONMENT_ONLY = (
     "SGLANG_USE_MODELSCOPE", "SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY", "SGLANG_DIFFUSION_CACHE_ROOT",
@@ -78,7 +97,6 @@ ENVIRONMENT_ONLY = (
 # Of these, what asks for something that is not built yet.
 UNBUILT = (
     "SGLANG_DIFFUSION_MODEL_OVERLAY_REGISTRY", "SGLANG_DIFFUSION_STAGE_LOGGING", "SGLANG_VAE_TORCH_COMPILE_MODE",
-    "SGLANG_CLOUD_STORAGE_TYPE",
 )  # fmt: skip
 
 
@@ -130,6 +148,28 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
         test_step_delay_ms=number("SGDIFF_TEST_STEP_DELAY_MS"),
         test_fault=text("SGDIFF_TEST_FAULT"),
     )
+
+
+def cloud(environ: Mapping[str, str] | None = None) -> CloudSettings | None:
+    """Read where outputs are uploaded to; None when nowhere. Raises UsageError, with no secret in its message."""
+    environ = os.environ if environ is None else environ
+    kind = lookup("SGLANG_CLOUD_STORAGE_TYPE", environ)
+    if kind is None or kind[1].lower() in FALSE:
+        return None
+    if kind[1].lower() != "s3":
+        raise UsageError(f"{kind[0]}: must be s3, got '{kind[1]}'")
+    found = {name: lookup(f"SGLANG_S3_{name}", environ) for name in S3}
+    given = {S3[name]: value[1] for name, value in found.items() if value is not None}
+    if "bucket" not in given:
+        raise UsageError(f"SGLANG_S3_BUCKET_NAME: required with {kind[0]}=s3")
+    if ("access_key_id" in given) != ("secret_access_key" in given):
+        raise UsageError("SGLANG_S3_ACCESS_KEY_ID and SGLANG_S3_SECRET_ACCESS_KEY: give both or none")
+    own = {"prefix": "SGDIFF_S3_PREFIX", "public_base_url": "SGDIFF_S3_PUBLIC_BASE_URL"}
+    given |= {name: value[1] for name, variable in own.items() if (value := lookup(variable, environ))}
+    seconds = lookup("SGDIFF_S3_PRESIGN_SECONDS", environ)
+    if seconds is not None and not (seconds[1].isdecimal() and 1 <= int(seconds[1]) <= MAX_PRESIGN_S):
+        raise UsageError(f"{seconds[0]}: must be an integer from 1 to {MAX_PRESIGN_S}, got '{seconds[1]}'")
+    return CloudSettings(**given, presign_seconds=int(seconds[1]) if seconds else 3600)
 
 
 def _cache(home: Path | None) -> Path:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from engine import log
+from engine import env, log
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import Cancelled, GenerationError, SgdiffError, UsageError
+from engine.errors import Cancelled, GenerationError, OutputError, SgdiffError, UsageError
 from engine.faults import Faults
 from engine.types import Request
 from sgdiff_app import failures, files, naming, perf
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.catalog import ModelSpec
+    from engine.cloud import Cloud
     from engine.engine import Engine
     from engine.hub import Source
-    from engine.types import Output
+    from engine.types import Artifact, Output
 
 logger = log.get(__name__)
 SHOWN = 80  # characters of a prompt that a log line repeats
@@ -56,6 +57,7 @@ class Run:
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     drawn: list[Output] = field(default_factory=list)
     compared: bool = False
+    cloud: Cloud | None = None
 
     @property
     def as_json(self) -> bool:
@@ -107,6 +109,7 @@ def check(
     """
     naming.require_writable(job.output, job.naming)
     Faults(environment)
+    env.cloud()
     from engine import engine as engines  # torch may come in with the engine, after every check above
 
     engines.check_loras(config, environment, job.requests, download=not offline)
@@ -144,14 +147,39 @@ def _run(run: Run) -> int:
     from engine.engine import Engine
 
     failed = 0
+    run.cloud = _cloud(run.job.output)
     with Engine(run.config, run.environment, source) as engine:
         for number, request in enumerate(requests):
             failed += not _prompt(run, engine, request, number, requests)
+    if run.cloud is not None:
+        run.cloud.close()
     if run.drawn and run.job.naming.timings is not None:
         _dump(run, run.job.naming.timings, engine)
     seconds = sum(output.timings.total_ms for output in run.drawn) / 1000
     logger.info("%d of %d outputs in %.1f s", len(run.drawn), _count(requests), seconds)
     return 1 if failed else 0
+
+
+def _cloud(output: OutputOptions) -> Cloud | None:
+    """Return where files are uploaded to, if the environment says so."""
+    if not output.save_output or env.cloud() is None:
+        return None
+    from engine.cloud import Cloud
+
+    return Cloud.from_environment()
+
+
+def _uploaded(cloud: Cloud | None, artifact: Artifact) -> str | None:
+    """Upload a file and return its URL; None when there is nothing but the file."""
+    if cloud is None:
+        return None
+    from pathlib import Path
+
+    try:
+        return cloud.url(cloud.upload(Path(artifact.location), artifact.media_type))
+    except OutputError as error:
+        logger.warning("%s; the file stays here: %s", error.message, artifact.location)
+        return None
 
 
 def _count(requests: Iterable[Request]) -> int:
@@ -207,14 +235,15 @@ def _deliver(run: Run, output: Output, index: int, count: int) -> dict[str, Any]
     run.bar.clear()
     request, options = output.request, run.job.output
     _, height, width, _ = output.frames.shape
-    path = None
+    path = url = None
     if options.save_output:
         place = run.job.naming.path(request.prompt or "", run.request_id, request.output_format or "png", index, count)
-        path = output.save(str(place)).location
+        artifact = output.save(str(place))
+        path, url = artifact.location, _uploaded(run.cloud, artifact)
         if options.return_frames:
             perf.write(place.with_suffix(".npy"), output.frames)
         if not run.as_json:
-            print(path, flush=True)
+            print(url or path, flush=True)
     logger.info(
         "%s (seed %d, %dx%d, %.1f s)",
         f"saved {path}" if path else "not saved",
@@ -224,7 +253,8 @@ def _deliver(run: Run, output: Output, index: int, count: int) -> dict[str, Any]
         output.timings.total_ms / 1000,
     )
     _compare(run, output)
-    return {"path": path, "seed": output.seed, "width": width, "height": height, "frames": len(output.frames)}
+    told = {"path": path, "seed": output.seed, "width": width, "height": height, "frames": len(output.frames)}
+    return told if url is None else {**told, "url": url}
 
 
 def _compare(run: Run, output: Output) -> None:

@@ -91,6 +91,7 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
 
     import platformdirs
 
+    from engine.cloud import Cloud
     from engine.jobs.child import COMMAND
     from sgdiff_app.server import webhooks
     from sgdiff_app.server.access import Access
@@ -103,13 +104,14 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
     hooks = webhooks.of_options(options)
     data = Path(options.data_dir or platformdirs.user_data_path("sgdiff", appauthor=False)).expanduser()
     folder = Path(output.output_path).expanduser() if output.output_path else None
+    cloud = Cloud.from_environment()
     store = JobStore(data / "jobs.sqlite3")
     scratch = Path(tempfile.mkdtemp(prefix="sgdiff-"))
     queue = JobQueue(
         settings.noun(EngineConfig),
         environment,
         store,
-        Delivery(folder, scratch),
+        Delivery(folder, scratch, cloud),
         limits_of(options),
         command or COMMAND,
     )

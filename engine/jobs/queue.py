@@ -111,6 +111,8 @@ class JobQueue:
         self.supervisor.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
         self.store.close()
+        if self.delivery.cloud is not None:
+            self.delivery.cloud.close()
         shutil.rmtree(self.delivery.scratch, ignore_errors=True)
 
     # What doors ask for
@@ -207,7 +209,6 @@ class JobQueue:
         """Cancel a job, forget it and remove its files. Raises NotFound."""
         with self.lock:
             job = self.get(job_id)
-            self.listeners.pop(job_id, None)
             self.store.delete(job_id)
             job.deleted = True
             self._cancel(job)
@@ -317,7 +318,10 @@ class JobQueue:
         self.running[job.id] = job
         job.status, job.started_at = "running", wall()
         self.waits.append(job.queue_s)
-        self.store.save(job)
+        if job.detached:
+            self.store.save(job)
+        else:
+            self.store.mark(job)  # what else has changed matters only to a job that outlives its connection
         self.supervisor.submit(job, self._looked(job))
         self._tell("status", job)
 

@@ -55,6 +55,11 @@ class JobStore:
         with self.lock:
             self.db.execute(change, (*_row(job), job.id))
 
+    def mark(self, job: Job) -> None:
+        """Write the status of a job alone."""
+        with self.lock:
+            self.db.execute("update jobs set status = ? where id = ?", (job.status, job.id))
+
     def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
         return next(self._read("where id = ?", (job_id,)), None)

@@ -89,7 +89,7 @@ def test_log_lines_are_json_when_asked_for_and_on_a_server_without_a_terminal(
     assert cli("serve", "--print-config").err.startswith("warning: ")
 
 
-@pytest.mark.parametrize("name", ["SGLANG_CLOUD_STORAGE_TYPE", "SGDIFF_MODEL_OVERLAY_REGISTRY"])
+@pytest.mark.parametrize("name", ["SGLANG_DIFFUSION_STAGE_LOGGING", "SGDIFF_MODEL_OVERLAY_REGISTRY"])
 def test_a_variable_of_what_is_not_built(
     refused: Callable[..., str], cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
