@@ -108,10 +108,15 @@ def check_task(spec: ModelSpec, kind: Kind, fields: ImageFields, images: int, ma
         raise invalid("invalid_background", message, "background")
 
 
-def _inputs(body: Body, fields: EditFields) -> tuple[list[Given], list[Given]]:
-    """Return the images of an edit, files first, and its mask, if any."""
+def _inputs(body: Body, fields: EditFields) -> tuple[list[tuple[str, Given]], list[Given]]:
+    """Return the images of an edit, files first, each with its field, and the mask, if there is one."""
     uploads = [*body.uploads.get("image", ()), *body.uploads.get("images", ())]
-    images: list[Given] = [*uploads, *sources(fields.image or (), "image"), *sources(fields.url or (), "url")]
+    named = (
+        ("image", uploads),
+        ("image", sources(fields.image or (), "image")),
+        ("url", sources(fields.url or (), "url")),
+    )
+    images = [(name, given) for name, several in named for given in several]
     if len(images) > MAX_IMAGES:
         raise invalid("too_many_images", f"image: at most {MAX_IMAGES} images, got {len(images)}", "image")
     masks: list[Given] = [*body.uploads.get("mask", ())]
@@ -129,14 +134,15 @@ async def _submit(
     fields: ImageFields,
     follow: Line,
     job_id: str,
-    images: list[Given],
+    images: list[tuple[str, Given]],
     masks: list[Given],
 ) -> Job:
     """Keep the input images and put the request into the queue; what was kept goes when that fails."""
     inputs, job = Inputs(service, job_id), None
     try:
         if images:
-            request = request.replace(image_path=await inputs.images(images, "image"))
+            kept = [await inputs.image(given, name) for name, given in images]
+            request = request.replace(image_path=tuple(kept))
         if masks:
             request = request.replace(mask_path=await inputs.image(masks[0], "mask"))
         looked = fields.partial_images > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +30,9 @@ class Inputs:
     job_id: str
     saved: list[str] = field(default_factory=list)
 
-    async def images(self, given: Sequence[Given], param: str) -> tuple[str, ...]:
-        """Return where images are kept now, in their order. Raises ApiError, with what was saved still there."""
-        if len(given) > MAX_IMAGES:
-            raise invalid("too_many_images", f"{param}: at most {MAX_IMAGES} images, got {len(given)}", param)
-        numbered = enumerate(given, len(self.saved))
-        return tuple([await self.service.aside(self._keep, one, f"{self.job_id}_{i}", param) for i, one in numbered])
-
     async def image(self, given: Given, param: str) -> str:
-        """Return where one image is kept now."""
-        return (await self.images([given], param))[0]
+        """Return where an image is kept from now on. Raises ApiError, with what was saved before still there."""
+        return await self.service.aside(self._keep, given, f"{self.job_id}_{len(self.saved)}", param)
 
     def drop(self) -> None:
         """Remove what was saved: there is no job for it."""
