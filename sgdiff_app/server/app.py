@@ -19,6 +19,7 @@ ROUTERS = (
     "content",
     "images",
     "info",
+    "jobs",
     "loras",
     "metrics",
     "videos",
