@@ -113,7 +113,7 @@ def model(family: str, folder: Path) -> str:
 
 
 def adapter(path: Path, seed: int, folder: str, networks: tuple[str, ...] = ("transformer",)) -> str:
-    """Write an adapter for every query projection of a model's denoisers, strong enough to be seen."""
+    """Write an adapter for the attention of a model's denoisers, strong enough to be seen."""
     from safetensors import safe_open
 
     generator, found = torch.Generator().manual_seed(seed), {}
@@ -122,10 +122,10 @@ def adapter(path: Path, seed: int, folder: str, networks: tuple[str, ...] = ("tr
             with safe_open(file, "pt") as weights:
                 for key in weights.keys():  # noqa: SIM118 - a handle of safetensors is no mapping
                     shape = weights.get_slice(key).get_shape()
-                    if key.endswith(".to_q.weight") and len(shape) == 2:
+                    if key.endswith((".to_q.weight", ".to_v.weight", ".to_out.0.weight")) and len(shape) == 2:
                         stem = f"{network}.{key.removesuffix('.weight')}"
                         found[f"{stem}.lora_A.weight"] = torch.randn(4, shape[1], generator=generator)
-                        found[f"{stem}.lora_B.weight"] = torch.randn(shape[0], 4, generator=generator)
+                        found[f"{stem}.lora_B.weight"] = 4 * torch.randn(shape[0], 4, generator=generator)
     assert found
     save_file(found, path)
     return str(path)
