@@ -68,6 +68,8 @@ async def output(service: Service, http: HttpRequest, job: Job, index: int) -> R
     if artifact.key is not None and cloud is not None:
         target = await service.aside(cloud.url, artifact.key)
         return RedirectResponse(target, 302, {"cache-control": "no-store"})
+    if not service.queue.delivery.keeps:
+        raise not_stored()
     return await file(service, http, Path(artifact.location), artifact.media_type)
 
 
@@ -87,12 +89,17 @@ async def file(service: Service, http: HttpRequest, path: Path, media_type: str)
         found = await service.aside(os.stat, path)
     except (OSError, ValueError):
         found = None
-    if found is None or not stat.S_ISREG(found.st_mode) or service.queue.delivery.scratch in path.parents:
-        raise gone("content_not_stored", "this server keeps no outputs, or the file was removed", "id")
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise not_stored()
     _check_range(http, found.st_size)
     return FileResponse(
         path, media_type=media_type, filename=path.name, stat_result=found, content_disposition_type="inline"
     )
+
+
+def not_stored() -> ApiError:
+    """Return the error for a file that is not, or no more, on the disk of this server."""
+    return gone("content_not_stored", "this server keeps no outputs, or the file was removed", "id")
 
 
 def _check_range(http: HttpRequest, size: int) -> None:

@@ -15,7 +15,6 @@ from engine.errors import OutputError
 from engine.jobs import Job
 from engine.types import Artifact
 from sgdiff_app.server import content
-from sgdiff_app.server.errors import gone
 from sgdiff_app.server.service import Service
 
 
@@ -26,7 +25,7 @@ async def answer(service: Service, http: HttpRequest, job: Job, index: int, vari
     try:
         path = await service.aside(_made, service, job, index, variant)
     except OutputError as error:
-        raise gone("content_not_stored", "the video was removed, or it cannot be read", "id") from error
+        raise content.not_stored() from error
     return await content.file(service, http, path, media_type)
 
 

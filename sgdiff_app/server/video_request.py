@@ -41,7 +41,8 @@ async def queued(service: Service, body: Body, job_id: str, source: Job | None =
     inputs, taken = Inputs(service, job_id), False
     try:
         if reference is not None:
-            request = request.replace(image_path=(await inputs.image(reference, REFERENCE),))
+            name, input_given = reference
+            request = request.replace(image_path=(await inputs.image(input_given, name),))
         elif request.image_path:
             request = request.replace(image_path=await service.aside(copied, request.image_path, inputs))
         notes = {"quality": request.quality, "remixed_from": source and source.id, "webhook_url": fields.webhook_url}
@@ -101,19 +102,20 @@ def _check_even(request: Request) -> None:
         raise UsageError(message, param="size")
 
 
-def _reference(body: Body, fields: VideoFields) -> Given | None:
-    """Return the input, which may be given in one place. Raises ApiError."""
-    uploads, field = body.uploads.get(REFERENCE, []), fields.input_reference
-    if isinstance(field, dict) and "file_id" in field:
+def _reference(body: Body, fields: VideoFields) -> tuple[str, Given] | None:
+    """Return the input and the field that it was given in; there is one at most. Raises ApiError."""
+    if isinstance(fields.input_reference, dict) and "file_id" in fields.input_reference:
         message = f'{REFERENCE}: files are not kept under ids here; send the file, or {{"image_url": …}}'
         raise invalid(f"invalid_{REFERENCE}", message, REFERENCE)
-    links = [(name, link) for name in LINKS if (link := getattr(fields, name)) is not None]
-    if len(uploads) + (field is not None) + len(links) > 1:
+    found: list[tuple[str, Given]] = [(REFERENCE, upload) for upload in body.uploads.get(REFERENCE, ())]
+    for name in (REFERENCE, *LINKS):
+        value = getattr(fields, name)
+        if value is not None:
+            found += [(name, source) for source in sources([value], name)]
+    if len(found) > 1:
         message = f"{REFERENCE}: give one input, as a file, a URL or a data URI, in one field"
         raise invalid(f"invalid_{REFERENCE}", message, REFERENCE)
-    for name, link in links:
-        return sources([link], name)[0]
-    return uploads[0] if uploads else sources([field], REFERENCE)[0] if field is not None else None
+    return found[0] if found else None
 
 
 def given(body: Body, fields: VideoFields) -> set[str]:
