@@ -349,14 +349,14 @@ def test_a_file_read_in_another_way_is_another_adapter(manager: LoraManager, fil
         (both / f"{name}.safetensors").write_bytes(Path(file).read_bytes())
     asked = [
         LoraRef(path=str(both), weight_name="ink"),
-        LoraRef(path=str(both), weight_name="neon"),
         LoraRef(path=str(both), weight_name="ink", alpha=8),
+        LoraRef(path=str(both), weight_name="neon", alpha=8),
     ]
     loaded = [manager.resolve([ref])[0].loaded for ref in asked]
     assert len({id(one) for one in loaded}) == 3
     scales = [next(iter(one.adapters["transformer"].adapter.layers.values())).scale for one in loaded]
-    assert scales == [1.0, 1.0, 4.0]
-    assert loaded[0].identity["sha256"] != loaded[1].identity["sha256"]
+    assert scales == [1.0, 4.0, 4.0]
+    assert loaded[1].identity["sha256"] != loaded[2].identity["sha256"]
 
 
 def test_a_merge_of_one_target_leaves_the_other_unmerged(experts: LoraManager, files: Files) -> None:
