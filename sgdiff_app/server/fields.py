@@ -99,10 +99,10 @@ class Door(Generic[T]):
 
 
 INPUT_PATHS = ("image_path", "mask_path", "video_path")  # filled from files and URLs
-COUNT = {"num_outputs_per_prompt": "n"}
-GENERATIONS = Door(ImageFields, COUNT)
-EDITS = Door(EditFields, {**COUNT, "image_path": "image", "mask_path": "mask"}, ("image", "images", "mask"))
-VIDEOS = Door(VideoFields, {**COUNT, "image_path": "input_reference"}, ("input_reference",), ("output_format",))
+CALLED = {"num_outputs_per_prompt": "n", "image_path": "image", "mask_path": "mask"}
+GENERATIONS = Door(ImageFields, CALLED)
+EDITS = Door(EditFields, CALLED, ("image", "images", "mask"))
+VIDEOS = Door(VideoFields, {**CALLED, "image_path": "input_reference"}, ("input_reference",), ("output_format",))
 
 IGNORED = ("user", "safety_identifier", "moderation", "style", "complexity", "input_fidelity")
 NOT_OFFERED = ("frame_count", "frame_duration_ms", "markup", "svg", "enhance_prompt")
@@ -142,13 +142,11 @@ def read(door: Door[T], body: Body, options: ServerOptions, data: Path) -> tuple
 
 
 def renamed(door: Door[Any], error: UsageError) -> UsageError:
-    """Return an error about a field of Request as one about what this kind of request calls it."""
-    name = error.param or ""
-    if name not in door.names:
-        return error
-    called = door.names[name]
-    message = called + error.message.removeprefix(name) if error.message.startswith(f"{name}:") else error.message
-    return type(error)(message, code=error.code, param=called)
+    """Return an error of the engine as one that speaks of what this kind of request calls its fields."""
+    message = error.message
+    for name, called in door.names.items():
+        message = re.sub(rf"\b{name}\b", called, message)
+    return type(error)(message, code=error.code, param=door.names.get(error.param or "", error.param))
 
 
 def _find(door: Door[Any], key: str) -> tuple[type, Field]:

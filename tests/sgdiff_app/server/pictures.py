@@ -6,13 +6,28 @@ import base64
 import http.server
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from PIL import Image
 
+from tests.sgdiff_app.server.serving import Running
+
 SMALL = {"prompt": "a fox", "size": "64x64", "seed": 7}
+
+
+@contextmanager
+def changed(server: Running, **options: Any) -> Iterator[None]:
+    """The server with other settings meanwhile."""
+    service, before = server.service, server.service.options
+    service.options = replace(before, **options)
+    try:
+        yield
+    finally:
+        service.options = before
 
 
 def picture(size: tuple[int, int] = (64, 64), kind: str = "PNG", mode: str = "RGB") -> bytes:

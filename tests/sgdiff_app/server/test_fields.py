@@ -232,8 +232,10 @@ def test_errors_of_the_engine_speak_of_the_fields_of_the_request() -> None:
     for door, name in ((EDITS, "image"), (VIDEOS, "input_reference")):
         found = renamed(door, error)
         assert (found.message, found.code, found.param) == (f"{name}: at most one", "too_many_images", name)
-    other = UsageError("seed: no", param="seed")
-    assert renamed(EDITS, other) is other
+    error = UsageError("strength: needs image_path", code="missing_parameter", param="image_path")
+    assert renamed(GENERATIONS, error).message == "strength: needs image"
+    other = renamed(EDITS, UsageError("seed: no", param="seed"))
+    assert (other.message, other.param) == ("seed: no", "seed")
 
 
 def test_no_field_is_described_twice_with_other_types() -> None:

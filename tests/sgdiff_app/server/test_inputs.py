@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.sgdiff_app.server.pictures import Web, data_uri, decoded, error_of, picture, sends
+from tests.sgdiff_app.server.pictures import Web, changed, data_uri, decoded, error_of, picture, sends
 from tests.sgdiff_app.server.serving import Running, Server
 
 ROUTE = "/v1/images/edits"
@@ -25,15 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     flags = ("--url-allow-hosts", "127.0.0.1", "--max-image-mb", "1", "--max-input-megapixels", "1")
     with Server(*flags, folder=tmp_path_factory.mktemp("server")) as running:
         yield running
-
-
-@contextlib.contextmanager
-def changed(server: Running, **options: Any) -> Iterator[None]:
-    """The server with other settings meanwhile."""
-    service, before = server.service, server.service.options
-    service.options = replace(before, **options)
-    yield
-    service.options = before
 
 
 def edit(server: Running, **values: Any) -> httpx.Response:
