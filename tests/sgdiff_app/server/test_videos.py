@@ -14,11 +14,13 @@ import imageio_ffmpeg
 import pytest
 from openai import NotFoundError, OpenAI
 from PIL import Image
+from starlette.testclient import TestClient
 
-from engine import video
-from tests.sgdiff_app.server.conftest import Starter
+from engine import env, video
+from sgdiff_app import config, serve
+from sgdiff_app.server.app import create
 from tests.sgdiff_app.server.folders import video_model
-from tests.sgdiff_app.server.serving import Running, Server
+from tests.sgdiff_app.server.serving import WORKER, Running, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
 SMALL: dict[str, Any] = {"size": "64x48", "num_frames": 5, "fps": 4}
@@ -80,11 +82,11 @@ def test_the_sdk_makes_and_polls_a_video(clips: Running, sdk: OpenAI) -> None:
     video = sdk.videos.create_and_poll(prompt="a slow boat", extra_body=SMALL)
     assert (video.status, video.progress, video.seconds, video.size) == ("completed", 100, "1", "64x48")
     assert video.completed_at is not None
+    assert "openai-poll-after-ms" not in clips.client.get(f"/v1/videos/{video.id}").headers
     begun = clips.client.post("/v1/videos", json={"prompt": "a slow boat", **SMALL})
     assert 250 <= int(begun.headers["openai-poll-after-ms"]) <= 2000
     assert begun.headers["cache-control"] == "no-store"
-    wait(clips, begun.json()["id"])
-    assert "openai-poll-after-ms" not in clips.client.get(f"/v1/videos/{begun.json()['id']}").headers
+    clips.client.delete(f"/v1/videos/{begun.json()['id']}")
 
 
 def test_a_video_has_every_key_in_every_state(clips: Running) -> None:
@@ -187,10 +189,23 @@ def test_a_picture_model_makes_no_videos(server: Running) -> None:
     assert "POST /v1/images/generations" in refused(answer, 400, "unsupported_task", "model")
 
 
-def test_where_nothing_is_kept_no_video_is_made(start: Starter, tmp_path: Path) -> None:
-    running = start("--model-path", video_model(tmp_path, "T2V"), "--output-path", "")
-    answer = running.client.post("/v1/videos", json={"prompt": "a boat", **SMALL})
+def test_where_nothing_is_kept_no_video_is_made(clips: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips.service.queue.delivery, "folder", None)
+    answer = clips.client.post("/v1/videos", json={"prompt": "a boat", **SMALL})
     assert "--output-path" in refused(answer, 400, "storage_disabled")
+
+
+def test_a_video_is_queued_while_the_model_is_being_loaded(tmp_path: Path) -> None:
+    argv = ["--headless", "--data-dir", str(tmp_path / "data"), "--output-path", str(tmp_path / "outputs")]
+    argv += ["--model-path", video_model(tmp_path, "T2V")]
+    service = serve.build(config.load(argv, "serve"), env.read(), WORKER)
+    client = TestClient(create(service), "http://127.0.0.1")
+    assert client.get("/health").json() == {"status": "loading"}
+    first, second = (client.post("/v1/videos", json={"prompt": "a boat", **SMALL}).json() for _ in range(2))
+    assert (first["status"], first["queue_position"]) == ("queued", 0)
+    assert (second["status"], second["queue_position"]) == ("queued", 1)
+    refused(client.post("/v1/videos", json={"prompt": "a boat", "size": "1x1"}), 400, "invalid_size")
+    service.queue.close()
 
 
 # --- from an image
@@ -405,35 +420,35 @@ def test_files_that_somebody_removed(clips: Running) -> None:
         assert str(folder) not in message
 
 
-def test_an_expired_video_keeps_its_record(start: Starter, tmp_path: Path) -> None:
-    running = start("--model-path", video_model(tmp_path, "T2V"), "--output-ttl", "1ms")
-    told = made(running)
-    assert told["expires_at"] in (told["completed_at"], told["completed_at"] + 1)
-    time.sleep(0.01)
-    running.service.queue.expire()
-    expired = running.client.get(f"/v1/videos/{told['id']}").json()
-    assert (expired["status"], expired["url"], expired["urls"]) == ("completed", None, None)
+def test_an_expired_video_keeps_its_record(clips: Running) -> None:
+    job = clips.service.queue.get(made(clips)["id"])
+    job.expires_at = job.completed_at
+    clips.service.queue.keep(job)
+    clips.service.queue.expire()
+    told = clips.client.get(f"/v1/videos/{job.id}").json()
+    assert (told["status"], told["url"], told["urls"]) == ("completed", None, None)
+    assert told["expires_at"] == told["completed_at"]
     for variant in ("video", "thumbnail"):
-        refused(running.client.get(f"/v1/videos/{told['id']}/content?variant={variant}"), 404, "content_expired")
+        refused(clips.client.get(f"/v1/videos/{job.id}/content?variant={variant}"), 404, "content_expired")
+    refused(clips.client.get(f"/v1/videos/{job.id}/content?variant=foo"), 400, "invalid_variant")
 
 
 # --- lists and remixes
 
 
-def test_a_list_visits_every_video_once_in_both_orders(start: Starter, tmp_path: Path) -> None:
-    running = start("--model-path", video_model(tmp_path, "T2V"))
-    assert running.client.get("/v1/videos").json() == {
-        "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False,
-    }  # fmt: skip
-    ids = [made(running)["id"] for _ in range(3)]
-    sdk = OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0)
-    assert [video.id for video in sdk.videos.list(limit=1)] == ids[::-1]
-    assert [video.id for video in sdk.videos.list(limit=1, order="asc")] == ids
-    page = running.client.get(f"/v1/videos?limit=1&after={ids[2]}").json()
-    assert (page["first_id"], page["last_id"], page["has_more"]) == (ids[1], ids[1], True)
-    assert page["data"] == [running.client.get(f"/v1/videos/{ids[1]}").json()]
-    running.client.delete(f"/v1/videos/{ids[1]}")
-    assert [entry["id"] for entry in running.client.get(f"/v1/videos?after={ids[1]}").json()["data"]] == [ids[0]]
+def test_a_list_visits_every_video_once_in_both_orders(clips: Running, sdk: OpenAI) -> None:
+    ids = [made(clips)["id"] for _ in range(3)]
+    known = [entry["id"] for entry in clips.client.get("/v1/videos?limit=100&order=asc").json()["data"]]
+    assert known[-3:] == ids
+    assert [video.id for video in sdk.videos.list(limit=7)] == known[::-1]
+    assert [video.id for video in sdk.videos.list(limit=1, order="asc", after=known[-5])] == known[-4:]
+    page = clips.client.get(f"/v1/videos?limit=1&after={ids[2]}").json()
+    assert (page["object"], page["first_id"], page["last_id"], page["has_more"]) == ("list", ids[1], ids[1], True)
+    assert page["data"] == [clips.client.get(f"/v1/videos/{ids[1]}").json()]
+    clips.client.delete(f"/v1/videos/{ids[1]}")
+    assert [entry["id"] for entry in clips.client.get(f"/v1/videos?limit=1&after={ids[1]}").json()["data"]] == [ids[0]]
+    last = clips.client.get(f"/v1/videos?after={known[0]}").json()
+    assert last == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from engine.types import Request
 from sgdiff_app.options import ServerOptions
 from sgdiff_app.server import webhooks
 from sgdiff_app.server.webhooks import Webhooks
+from tests.sgdiff_app.server.conftest import Starter
+from tests.sgdiff_app.server.folders import video_model
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of the receiver").decode()
 OTHER = "whsec_" + base64.b64encode(b"the secret after that one").decode()
@@ -261,3 +264,29 @@ def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 def test_without_an_address_there_are_none() -> None:
     assert webhooks.of_options(ServerOptions(webhook_secret=SECRET)) is None
+
+
+def test_a_server_tells_of_its_videos(
+    start: Starter, receivers: list[Receiver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receivers += [Receiver(500, 200), Receiver(200)]
+    monkeypatch.setenv("SGDIFF_WEBHOOK_SECRET", f"{SECRET},{OTHER}")
+    flags = ["--webhook-url", receivers[0].url, receivers[1].url, "--url-allow-hosts", "127.0.0.1"]
+    running = start("--model-path", video_model(tmp_path, "T2V"), *flags)
+    fields = {"prompt": "a boat", "size": "64x48", "num_frames": 5}
+    first = running.client.post("/v1/videos", json=fields).json()["id"]
+    (_, body, before), (_, again, after) = receivers[0].wait(2)
+    assert json.loads(body) == json.loads(again) == json.loads(receivers[1].wait(1)[0][1])
+    assert json.loads(body)["data"] == {"id": first}
+    assert before["webhook-id"] == after["webhook-id"]
+    assert int(before["webhook-timestamp"]) < int(after["webhook-timestamp"])
+    for told, headers in ((body, before), (again, after)):
+        verify(told, headers)
+        verify(told, headers, OTHER)
+    own = {"webhook_url": f"{receivers[1].url}/7", "prompt": "FAULT"}
+    second = running.client.post("/v1/videos", json={**fields, **own}).json()["id"]
+    path, body, _ = receivers[1].wait(2)[1]
+    assert (path, json.loads(body)["type"], json.loads(body)["data"]["id"]) == ("/in/7", "video.failed", second)
+    answer = running.client.post("/v1/videos", json={**fields, "webhook_url": "https://elsewhere.example/"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_webhook_url")
+    assert len(receivers[0].told) == 2
