@@ -19,7 +19,7 @@ from engine import log
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.errors import Cancelled, NotAvailable, SgdiffError, UsageError, WorkerDied
-from engine.jobs import JobQueue, JobStore
+from engine.jobs import JobQueue, JobStore, served
 from engine.jobs.delivery import Delivery
 from engine.jobs.queue import QueueOptions
 from sgdiff_app.config import Settings
@@ -139,6 +139,8 @@ def run(settings: Settings, environment: Environment) -> int:
         raise NotAvailable("serve: the web UI is not available yet; --headless serves the API alone")
     service = build(settings, environment)
     try:
+        if service.queue.spec is None:  # say at once what is wrong, where no worker is needed to find it
+            served.described(service.queue.served, environment, strict=True)
         from sgdiff_app.server.app import create
 
         listening = listen(options)
