@@ -383,6 +383,7 @@ class JobQueue:
             if self._ended(job):
                 return
             frames = np.fromfile(raw, np.uint8).reshape(told["shape"])
+            raw.unlink()
             artifact = self.delivery.deliver(job, told["index"], frames, told["recipe"])
         except UploadFailed as error:
             self.ended(job.id, error.code, error.message)

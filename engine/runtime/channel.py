@@ -23,6 +23,8 @@ class Channel:
         self.socket = end
         self.lock = threading.Lock()
         self.buffer = bytearray()
+        self.poll = select.poll()  # `select` cannot wait for more than 1024 files
+        self.poll.register(end, select.POLLIN)
 
     def send(self, header: Mapping[str, Any], payload: bytes = b"") -> bool:
         """Send a message; return False when the other end is gone."""
@@ -37,7 +39,7 @@ class Channel:
     def receive(self, timeout: float | None = None) -> Message | None:
         """Return the next message; None when none came within `timeout` seconds. Raises EOFError at the end."""
         while (message := self._parse()) is None:
-            if not select.select([self.socket], [], [], timeout)[0]:
+            if not self.poll.poll(None if timeout is None else timeout * 1000):
                 return None
             try:
                 data = self.socket.recv(CHUNK)

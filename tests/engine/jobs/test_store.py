@@ -1,0 +1,154 @@
+"""Jobs in SQLite: written, found again, listed page by page."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import OutputError, UsageError
+from engine.jobs import Job, JobStore
+from engine.jobs.job import new_id
+from engine.types import Request
+
+REQUEST = Request(prompt="x", seed=1, width=8, height=8)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    found = JobStore(tmp_path / "deep" / "jobs.sqlite3")
+    yield found
+    found.close()
+
+
+def put(store: JobStore, kind: Any = "image", **fields: Any) -> Job:
+    job = Job(new_id("video" if kind == "video" else "img"), kind, "m", "m", REQUEST, REQUEST, **fields)
+    store.add(job)
+    return job
+
+
+def walk(store: JobStore, limit: int, **wanted: Any) -> list[str]:
+    """Every id, a page after the other."""
+    found, after, more = list[str](), None, True
+    while more:
+        page, more = store.page(limit=limit, after=after, **wanted)
+        found += [job.id for job in page]
+        after = found[-1]
+    return found
+
+
+def test_what_was_written_is_found_by_another_process(store: JobStore, tmp_path: Path) -> None:
+    job = put(store)
+    job.status, job.percent = "done", 100
+    store.save(job)
+    other = JobStore(tmp_path / "deep" / "jobs.sqlite3")
+    found = other.get(job.id)
+    other.close()
+    assert found is not None and (found.status, found.percent, found.request) == ("done", 100, REQUEST)
+    assert store.get("img_nope") is None
+
+
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+def test_the_cursor_visits_every_job_once(store: JobStore, descending: bool, limit: int) -> None:
+    ids = [put(store, kind).id for kind in ("image", "video", "edit", "video", "image", "image", "edit")]
+    ids.sort(key=lambda name: name.rpartition("_")[2], reverse=descending)
+    assert walk(store, limit, descending=descending) == ids
+
+
+def test_the_cursor_survives_that_its_job_is_deleted(store: JobStore) -> None:
+    ids = [put(store).id for _ in range(4)]
+    store.delete(ids[1])
+    page, more = store.page(after=ids[1], limit=2, descending=False)
+    assert ([job.id for job in page], more) == (ids[2:], False)
+    page, more = store.page(after=ids[1], limit=2)
+    assert ([job.id for job in page], more) == (ids[:1], False)
+
+
+@pytest.mark.parametrize("after", ["nope", "", "video_1 or 1=1"])
+def test_a_cursor_that_is_no_id(store: JobStore, after: str) -> None:
+    with pytest.raises(UsageError, match="after: must be the id of a job") as caught:
+        store.page(after=after)
+    assert (caught.value.code, caught.value.param) == ("invalid_cursor", "after")
+
+
+def test_pages_are_filtered(store: JobStore) -> None:
+    first, second, third = put(store, "video"), put(store), put(store, "video", status="done", starred=True)
+    assert walk(store, 1, kind="video", descending=False) == [first.id, third.id]
+    assert walk(store, 5, status="queued", descending=False) == [first.id, second.id]
+    assert walk(store, 5, kind="video", status="done") == [third.id]
+    assert walk(store, 5, starred=True) == [third.id]
+
+
+def test_what_is_deleted_stays_so(store: JobStore) -> None:
+    job = put(store)
+    store.delete(job.id)
+    store.save(job)
+    assert store.get(job.id) is None
+
+
+def test_what_was_not_finished_comes_back_in_order(store: JobStore) -> None:
+    jobs = [put(store, status=status) for status in ("running", "queued", "done", "failed", "cancelled", "queued")]
+    assert [job.id for job in store.unfinished()] == [jobs[0].id, jobs[1].id, jobs[5].id]
+
+
+def test_a_status_alone_is_enough_to_be_unfinished_no_more(store: JobStore) -> None:
+    job = put(store)
+    job.status = "running"
+    store.mark(job)
+    assert [found.id for found in store.page(status="running")[0]] == [job.id]
+
+
+def test_expired_jobs_are_found_once(store: JobStore) -> None:
+    early, late = put(store, expires_at=10.0), put(store, expires_at=20.0)
+    put(store)
+    assert [job.id for job in store.expired(15.0)] == [early.id]
+    early.expired = True
+    store.save(early)
+    assert [job.id for job in store.expired(25.0)] == [late.id]
+    kept = store.get(early.id)
+    assert kept is not None and kept.expires_at == 10.0  # still told
+
+
+def test_a_row_of_another_version_is_passed_over(store: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    job, other = put(store), put(store)
+    store.db.execute('update jobs set body = \'{"request": {"nonsense": 1}}\' where id = ?', (job.id,))
+    assert [found.id for found in store.page()[0]] == [other.id]
+    assert "written by another version" in caplog.text
+
+
+def test_a_key_is_bound_to_the_first_job_for_a_day(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.remember("key", "digest", "img_1") is None
+    assert store.remember("key", "other", "img_2") == ("digest", "img_1")
+    store.forget("key")
+    assert store.remember("key", "other", "img_2") is None
+    monkeypatch.setattr("engine.jobs.store.wall", lambda: 1e12)
+    assert store.remember("key", "third", "img_3") is None
+
+
+def test_threads_may_write_at_once(store: JobStore) -> None:
+    threads = [threading.Thread(target=lambda: [put(store) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(walk(store, 100)) == 200
+
+
+def test_a_database_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "no.sqlite3").write_text("no database, and long enough to tell" * 100)
+    for path in (tmp_path / "file" / "jobs.sqlite3", tmp_path / "no.sqlite3"):
+        with pytest.raises(OutputError, match="the job database cannot be opened"):
+            JobStore(path)
+
+
+def test_the_database_is_closed(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite3")
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        store.get("img_1")
