@@ -21,7 +21,7 @@ from sgdiff_app.server.errors import gone, invalid, of_job
 from sgdiff_app.server.fields import EDITS, GENERATIONS, Door, EditFields, ImageFields, read, renamed
 from sgdiff_app.server.idempotency import HEADER, once
 from sgdiff_app.server.inputs import MAX_IMAGES, Given, Inputs, sources
-from sgdiff_app.server.service import Line, Service, finished, line, service_of
+from sgdiff_app.server.service import Line, Service, ending, finished, service_of
 from sgdiff_app.server.streaming import Events, Trail, look, usage
 
 router = APIRouter()
@@ -60,7 +60,7 @@ async def _answer(http: HttpRequest, door: Door[Any], kind: Kind) -> Response:
         check_task(await service.spec(), kind, fields, len(given), bool(masks))
         key, job_id = http.headers.get(HEADER), new_id("img")
         said = await service.aside(body.content) if key else None
-        follow = Trail.begin(fields.partial_images) if fields.stream else line()
+        follow = Trail.begin(fields.partial_images) if fields.stream else ending()
         async with once(service, http, said, job_id) as first:
             job = first or await _submit(service, door, kind, request, fields, follow, job_id, given, masks)
     own = first is None

@@ -59,6 +59,16 @@ class Line:
 
 
 @dataclass(slots=True)
+class Ending(Line):
+    """A line that tells of the end alone: whoever waits for no more is not woken at every step."""
+
+    def hear(self, change: Change, job: Job) -> None:
+        """Take a change, in whatever thread."""
+        if job.finished:
+            Line.hear(self, change, job)
+
+
+@dataclass(slots=True)
 class Service:
     """One per server."""
 
@@ -188,9 +198,9 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
-def line() -> Line:
-    """Return a line to the coroutine that runs."""
-    return Line(asyncio.get_running_loop())
+def ending() -> Ending:
+    """Return a line for the coroutine that runs."""
+    return Ending(asyncio.get_running_loop())
 
 
 @asynccontextmanager
