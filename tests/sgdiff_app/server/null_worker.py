@@ -18,6 +18,7 @@ import numpy as np
 
 from engine import env
 from engine.config import EngineConfig
+from engine.errors import ModelError
 from engine.runtime.channel import Channel
 from engine.schema import plain, read
 
@@ -153,7 +154,12 @@ def main(end: int) -> None:
     config = read(EngineConfig, order["config"])
     from engine.engine import spec_of
 
-    _, spec = spec_of(config, env.read())
+    try:
+        _, spec = spec_of(config, env.read())
+    except ModelError as error:
+        told = {"code": error.code, "message": error.message, "param": error.param, "kind": "model"}
+        channel.send({"event": "load_failed", "error": told})
+        return
     null = Null(channel, Path(order["scratch"]))
     null.loras = order["loras"] or []
     described = {name: plain(getattr(spec, name)) for name in spec.__slots__}
