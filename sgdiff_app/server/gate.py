@@ -46,6 +46,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] == "http":
+            scope["root_path"] = self.root
             await Exchange(self, scope, receive, send).run()
         elif scope["type"] == "websocket":  # there are none, and no check of this gate would hold for one
             await send({"type": "websocket.close", "code": 1008})
