@@ -246,6 +246,25 @@ def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return cls(**{name: value for name, value in checked.items() if value is not None})
 
 
+def json_schema(cls: type, name: str) -> dict[str, Any]:
+    """Return what JSON Schema says of the values that `check` takes for a field."""
+    field = fields(cls)[name]
+    if field.entry is not None:
+        return {"type": "array", "items": _object_schema(field.entry)}
+    if field.group is not None:
+        return _object_schema(field.group)
+    found: dict[str, Any] = _adapter(cls, name).json_schema()
+    if field.kind == "list" and not is_scalar_too(field):  # one value counts as a list
+        several: dict[str, Any] = next((part for part in found.get("anyOf", ()) if "items" in part), found)
+        found = {"anyOf": [several["items"], *found.get("anyOf", [found])]}
+    return found
+
+
+def _object_schema(cls: type) -> dict[str, Any]:
+    known = {name: json_schema(cls, name) for name in fields(cls)}
+    return {"type": "object", "properties": known, "additionalProperties": False}
+
+
 def require_available(cls: type, name: str, value: Any, where: str = "") -> None:
     """Raise NotAvailable when a setting that is not built yet has a value other than its default."""
     field, where = fields(cls)[name], where or name

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from engine.errors import SgdiffError
 from sgdiff_app import __version__
-from sgdiff_app.server import errors, inputs
+from sgdiff_app.server import errors, inputs, openapi
 from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import ClientGone, Service
 
@@ -31,16 +32,20 @@ def create(service: Service) -> Gate:
     return Gate(routes(service), service)
 
 
+def routers() -> list[APIRouter]:
+    """Return the routes of every room of the API."""
+    return [importlib.import_module(f"sgdiff_app.server.{name}").router for name in ROUTERS]
+
+
 def routes(service: Service) -> FastAPI:
     """Return the application behind the gate."""
-    root = service.options.root_path.strip("/")
-    app = FastAPI(
-        title="sgdiff-app", version=__version__, docs_url="/docs", redoc_url=None, root_path=root and f"/{root}"
-    )
+    app = FastAPI(title="sgdiff-app", version=__version__, docs_url="/docs", redoc_url=None)
     app.state.service = service
     service.queue.observers.append(lambda job: inputs.tidy(service, job))
-    for name in ROUTERS:
-        app.include_router(importlib.import_module(f"sgdiff_app.server.{name}").router)
+    for router in routers():
+        app.include_router(router)
+    described = functools.cache(lambda: openapi.document(routers(), app.root_path))
+    app.openapi = described  # type: ignore[method-assign]
     app.add_exception_handler(SgdiffError, errors.known)
     app.add_exception_handler(HTTPException, errors.of_framework)
     app.add_exception_handler(ClientGone, errors.left)

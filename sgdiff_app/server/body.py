@@ -92,11 +92,15 @@ def _json(raw: bytes, where: str) -> Any:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
         if raw.count(b"[") + raw.count(b"{") > files.DEPTH:
             files.require_shallow(value, where)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise invalid("invalid_json", f"{where}: not JSON: {error.msg} ({place})") from error
     except UnicodeDecodeError as error:
         raise invalid("invalid_json", f"{where}: not UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise invalid("invalid_json", f"{where}: holds half of a surrogate pair") from error
     except RecursionError:
         raise invalid("invalid_json", f"{where}: nested too deeply") from None
     except UsageError as error:

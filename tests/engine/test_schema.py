@@ -14,6 +14,7 @@ import pytest
 from engine import schema
 from engine.errors import NotAvailable, UsageError
 from engine.schema import Ge, Gt, Le, MaxLen, Opt
+from engine.types import Request
 
 BIG = 2**63 - 1
 
@@ -259,3 +260,15 @@ def test_plain_is_what_json_can_say() -> None:
     assert schema.read(Settings, {k: v for k, v in schema.plain(settings).items() if k != "hidden"}) == (
         Settings(seed=(1, 2), inner=Inner(2), entries=(Entry(),), free={"a": [1]})
     )
+
+
+def test_json_schema_says_what_check_takes() -> None:
+    assert schema.json_schema(Inner, "deep") == {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}
+    assert schema.json_schema(Request, "quality")["enum"][:2] == ["auto", "low"]
+    one, several, nothing = schema.json_schema(Request, "image_path")["anyOf"]  # one value counts as a list
+    assert (one, several["maxItems"], nothing) == ({"type": "string"}, 16, {"type": "null"})
+    seed = schema.json_schema(Request, "seed")["anyOf"]
+    assert seed[0] == {"type": "integer", "minimum": 0, "maximum": BIG} == seed[1]["items"]
+    loras = schema.json_schema(Request, "loras")
+    assert loras["items"]["properties"].keys() >= {"name", "path", "scale"}
+    assert loras["items"]["additionalProperties"] is False
