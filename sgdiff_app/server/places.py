@@ -61,9 +61,11 @@ def check_lora(path: str, weight_name: str | None, allowed: Sequence[str] | None
 
     What comes from the hub or with the program is allowed always.
     """
-    if allowed is None or files.is_remote(path):
+    if allowed is None:
         return
     try:
+        if files.is_remote(path):
+            return
         place = Path(path).expanduser()
         if not place.exists() and path.removesuffix(files.SUFFIX) in hub.bundled_loras():
             return

@@ -68,6 +68,8 @@ def test_adapters(tmp_path: Path) -> None:
         (str(inside), None),  # where the link is among those that could be chosen
         (str(inside), "../out/a.safetensors"),
         ("a\0b", None),
+        ("~no-such-user/a.safetensors", None),
+        ("x" * 5000, None),
         ("nowhere.safetensors", None),
     ]
     for path, weight_name in wrong:
