@@ -60,6 +60,7 @@ class Seen:
     """A job as it was when it changed."""
 
     change: Change
+    stage: str
     step: int
     steps: int
     drawn: int
@@ -80,7 +81,7 @@ class Trail(Line):
 
     def hear(self, change: Change, job: Job) -> None:
         """Take a change, in whatever thread."""
-        seen = Seen(change, job.step, job.steps, job.drawn, job.preview if change == "preview" else None)
+        seen = Seen(change, job.stage, job.step, job.steps, job.drawn, job.preview if change == "preview" else None)
         self.loop.call_soon_threadsafe(self.seen.put_nowait, seen)
 
 
@@ -148,7 +149,7 @@ class Events(Response):
             async for text in self._outputs():
                 yield text
         elif seen.change in ("progress", "preview"):
-            yield f": step {seen.step}/{seen.steps}\n\n"
+            yield f": step {seen.step}/{seen.steps}\n\n" if seen.steps else f": {seen.stage}\n\n"
             if seen.preview and not seen.drawn and self.sent < self.trail.partials and seen.step >= self._next(seen):
                 picture = {"b64_json": base64.b64encode(seen.preview).decode("ascii"), "partial_image_index": self.sent}
                 self.sent += 1
