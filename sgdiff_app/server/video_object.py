@@ -55,7 +55,7 @@ def described(job: Job) -> dict[str, Any]:
         made = job.artifacts[0]
         width, height, frames, fps, seed = made.width, made.height, made.frames, made.fps or fps, made.seed
     return {
-        "size": f"{width}x{height}",
+        "size": f"{width}x{height}" if width and height else "auto",  # a stock pipeline may decide itself
         "seconds": str(max(1, round((frames or 1) / fps))),
         "num_frames": frames,
         "fps": fps,

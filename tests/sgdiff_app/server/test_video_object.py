@@ -77,6 +77,12 @@ def test_a_clip_of_a_moment_lasts_a_second() -> None:
     assert told(made)["seconds"] == "1"
 
 
+def test_a_size_that_the_model_decides_is_told_when_it_is_known() -> None:
+    made = job()
+    made.resolved = made.resolved.replace(width=None, height=None, num_frames=None, fps=None)
+    assert {"size": "auto", "num_frames": None, "fps": 16, "seconds": "1"}.items() <= told(made).items()
+
+
 def test_links_are_paths_unless_the_server_has_a_base_or_a_bucket() -> None:
     made = job(status="done", artifacts=[artifact(0), artifact(1)])
     path = f"/v1/videos/{ID}/content"

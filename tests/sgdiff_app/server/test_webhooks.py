@@ -198,6 +198,17 @@ def test_what_was_not_told_yet_is_told_at_the_end_and_what_failed_is_not(receive
     receivers[0].wait(2)
 
 
+def test_what_fails_at_the_end_is_not_waited_for(receivers: list[Receiver]) -> None:
+    receivers.append(Receiver(500))
+    told = hooks(receivers[0].url, pauses_s=(60.0,))
+    told.receivers[receivers[0].url].close()
+    told.hear(ended())
+    begin = time.monotonic()
+    told.close()
+    assert time.monotonic() - begin < 5
+    receivers[0].wait(1)
+
+
 def test_addresses_on_the_private_network_are_told_nothing(receiver: Receiver) -> None:
     told = hooks(receiver.url, rules=replace(OPEN, allow_hosts=()), pauses_s=())
     told.hear(ended())
