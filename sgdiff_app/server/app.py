@@ -44,7 +44,8 @@ def routes(service: Service) -> FastAPI:
     service.queue.observers.append(lambda job: inputs.tidy(service, job))
     for router in routers():
         app.include_router(router)
-    described = functools.cache(lambda: openapi.document(routers(), app.root_path))
+    root = service.options.root_path.strip("/")
+    described = functools.cache(lambda: openapi.document(routers(), root and f"/{root}"))
     app.openapi = described  # type: ignore[method-assign]
     app.add_exception_handler(SgdiffError, errors.known)
     app.add_exception_handler(HTTPException, errors.of_framework)

@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from sgdiff_app.server import app, openapi
+from tests.sgdiff_app.server.conftest import Starter
 from tests.sgdiff_app.server.folders import video_model
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -126,8 +127,9 @@ def test_every_route_is_described() -> None:
     assert plain["loras"]["items"]["properties"].keys() >= {"name", "path", "scale", "target"}
 
 
-def test_below_a_prefix() -> None:
-    assert openapi.document(app.routers(), "/pictures")["servers"] == [{"url": "/pictures"}]
+def test_below_a_prefix(start: Starter) -> None:
+    server = start("--root-path", "/pictures")
+    assert server.client.get("/pictures/openapi.json").json()["servers"] == [{"url": "/pictures"}]
 
 
 def test_the_docs_are_served(pictures: Running) -> None:

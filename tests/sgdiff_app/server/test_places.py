@@ -28,7 +28,7 @@ def test_models(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (tmp_path / "models" / "link").symlink_to(outside)
-    for name in (str(outside), "../outside", "~/x", "file:///etc", "s3://bucket/x", "", ".", "a\0b", "\udcff"):
+    for name in (str(outside), "../outside", "~/x", "file://x", "s3://bucket/x", "", ".", "a\0b", "\udcff"):
         refused("invalid_model_path", name, tmp_path)
     refused("model_not_found", "link", tmp_path)
 
