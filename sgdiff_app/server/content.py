@@ -11,7 +11,9 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, RedirectResponse, Response
 
+from engine.errors import OutputError
 from engine.jobs import Job
+from engine.types import Artifact
 from sgdiff_app.server.errors import ApiError, gone, invalid
 from sgdiff_app.server.service import Service, service_of
 
@@ -95,6 +97,14 @@ async def file(service: Service, http: HttpRequest, path: Path, media_type: str)
     return FileResponse(
         path, media_type=media_type, filename=path.name, stat_result=found, content_disposition_type="inline"
     )
+
+
+def bytes_of(service: Service, artifact: Artifact) -> bytes:
+    """Return the bytes of an output, wherever it is. Raises ApiError `content_not_stored`."""
+    try:
+        return service.queue.delivery.read(artifact)
+    except OutputError as error:  # which names the file
+        raise not_stored() from error
 
 
 def not_stored() -> ApiError:

@@ -67,7 +67,7 @@ async def _answer(http: HttpRequest, door: Door[Any], kind: Kind) -> Response:
     if first is not None:
         job = await service.aside(service.queue.listen, first.id, follow.hear, fields.partial_images > 0)
     if isinstance(follow, Trail):
-        return Events(service, job, follow, own=own, bound=key is not None and own)
+        return Events(service, job, follow, own=own, bound=key is not None)
     return await _finish(service, http, job, follow, fields, own=own, bound=key is not None)
 
 
@@ -182,7 +182,7 @@ def _rendered(service: Service, job: Job, as_url: bool) -> bytes:
     """Return the answer for a job that is done."""
     data = []
     for index, artifact in enumerate(job.artifacts):
-        picture = None if as_url else base64.b64encode(service.queue.delivery.read(artifact)).decode("ascii")
+        picture = None if as_url else base64.b64encode(content.bytes_of(service, artifact)).decode("ascii")
         url = content.url_of(service, job, index) if as_url else None
         data.append({"b64_json": picture, "url": url, "revised_prompt": None, "seed": artifact.seed})
     answer = {

@@ -14,10 +14,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.errors import NotFound
+from engine.errors import NotFound, SgdiffError
 from engine.jobs import Job
 from engine.jobs.queue import Change
 from engine.profiler import wall
+from sgdiff_app.server import content
 from sgdiff_app.server.errors import envelope, of_job
 from sgdiff_app.server.idempotency import HEADER
 from sgdiff_app.server.service import Line, Service, until_gone
@@ -88,7 +89,7 @@ class Trail(Line):
 class Events(Response):
     """A stream of server-sent events about one job, which ends with the connection when it is this one's `own`.
 
-    With `bound`, a key of the client is bound to the job, and freed when the job comes to nothing.
+    With `bound`, a key of the client is bound to the job, and freed when a job of its own comes to nothing.
     """
 
     media_type = "text/event-stream"
@@ -120,13 +121,22 @@ class Events(Response):
             queue.unlisten(self.job.id, self.trail.hear)
             if self.own and not self.job.finished:
                 queue.cancel(self.job.id)
-        if self.bound and self.job.status != "done":
+        if self.bound and self.own and self.job.status != "done":
             await self.service.aside(queue.store.forget, http.headers[HEADER])
         if not queue.delivery.keeps and not self.bound:
             queue.delivery.discard(self.job.artifacts)
 
     async def _texts(self, leaving: asyncio.Task[None]) -> AsyncIterator[str]:
         """Yield the events and comments, until the job has ended or the client has left."""
+        try:
+            async for text in self._told(leaving):
+                yield text
+            if self.job.error is not None and not leaving.done():
+                raise of_job(self.job.error)
+        except SgdiffError as error:
+            yield _event("error", {"error": envelope(error)["error"]})
+
+    async def _told(self, leaving: asyncio.Task[None]) -> AsyncIterator[str]:
         while not self.job.finished or not self.trail.seen.empty():
             hearing = asyncio.ensure_future(self.trail.seen.get())
             done, _ = await asyncio.wait((hearing, leaving), timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
@@ -141,8 +151,6 @@ class Events(Response):
                 yield text
         async for text in self._outputs():
             yield text
-        if self.job.error is not None:
-            yield _event("error", {"error": envelope(of_job(self.job.error))["error"]})
 
     async def _of(self, seen: Seen) -> AsyncIterator[str]:
         if seen.change == "output":
@@ -165,7 +173,7 @@ class Events(Response):
             artifact, index = self.job.artifacts[self.told], self.told
             if artifact.seed != self._seed(index):
                 return  # a later output was encoded first
-            data = await self.service.aside(self.service.queue.delivery.read, artifact)
+            data = await self.service.aside(content.bytes_of, self.service, artifact)
             self.told += 1
             picture = {"b64_json": base64.b64encode(data).decode("ascii"), "created_at": int(wall()), **look(self.job)}
             more = {"usage": usage(self.job, 1), "seed": artifact.seed, "output_index": index, "id": self.job.id}

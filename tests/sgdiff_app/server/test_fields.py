@@ -130,7 +130,7 @@ def test_sizes() -> None:
 
 
 def test_case_12_weights_are_named_by_what_is_no_url_and_no_path(tmp_path: Path) -> None:
-    for path in ("http://host/x.pth", "/etc/passwd", "../x", "file:///x"):
+    for path in ("http://host/x.pth", "/etc/passwd", "../x", "file:/x"):
         assert refusal(upscaling_model_path=path)[:2] == ("invalid_model_path", "upscaling_model_path")
     assert refusal(frame_interpolation_model_path="a://b")[0] == "invalid_model_path"
     assert refusal(upscaling_model_path="some/repo")[0] == "unsupported_parameter"

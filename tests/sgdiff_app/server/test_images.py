@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,6 +291,17 @@ def test_case_52_the_same_key_twice(server: Running) -> None:
     assert error["code"] == "idempotency_mismatch"
     assert len(jobs(server)) == count
     assert ask("b").json()["id"] != first["id"]
+
+
+def test_a_first_answer_whose_file_is_gone(server: Running) -> None:
+    for number, values in enumerate(({}, {"stream": True})):
+        ask = {"json": {**SMALL, **values}, "headers": {"idempotency-key": f"gone-{number}"}}
+        server.client.post(GENERATIONS, **ask)
+        job = server.service.queue.page(limit=1)[0][0]
+        Path(job.artifacts[0].location).unlink()
+        answer = server.client.post(GENERATIONS, **ask)
+        assert '"code":"content_not_stored"' in answer.text.replace(" ", "")
+        assert str(server.service.queue.delivery.folder) not in answer.text
 
 
 def test_the_same_key_while_the_first_request_runs(server: Running) -> None:
