@@ -93,6 +93,7 @@ def test_a_video_has_every_key_in_every_state(clips: Running) -> None:
     running, waiting = post(clips, "slow one", seed=7), post(clips, quality="low", n=2)
     assert running.keys() == waiting.keys() == KEYS
     running = wait(clips, running["id"], "in_progress")
+    waiting = wait(clips, waiting["id"], "queued")
     assert (running["object"], running["prompt"], running["seed"]) == ("video", "slow one", 7)
     assert (running["num_frames"], running["fps"], running["size"]) == (5, 4, "64x48")
     assert 0 <= running["progress"] <= 99
