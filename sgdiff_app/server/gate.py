@@ -156,8 +156,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *self.extra(message)]
-        if self.status != errors.CLIENT_GONE:
-            await self.outer(message)
+        await self.outer(message)
 
     def extra(self, message: MutableMapping[str, Any]) -> Headers:
         """Return the headers that an answer lacks."""

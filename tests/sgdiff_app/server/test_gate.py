@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import threading
 import time
@@ -267,6 +268,17 @@ def test_memory_stays_flat_under_a_body_without_end(gated: Begin) -> None:
     watcher.join()
     refused(answer, 413, "body_too_large", "invalid_request_error")
     assert most - before < 20 * MB, "65 MB were sent"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_first_sends_and_then_listens_hears_the_answer(gated: Begin, chunked: bool) -> None:
+    gate = gated(*LIMIT)
+    connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=20)
+    body = [b"x" * MB] * 20
+    headers = {} if chunked else {"content-length": str(20 * MB)}
+    connection.request("POST", "/v1/x", body=iter(body), headers=headers, encode_chunked=chunked)
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_a_client_that_asks_before_it_sends_is_told_at_once(gated: Begin) -> None:
