@@ -43,7 +43,7 @@ async def listing(http: Request) -> Response:
             message = f"{name}: must be one of {listed(known)}, got '{value[:SHOWN]}'"
             raise invalid(f"invalid_{name}", message, name)
         wanted[name] = value
-    return JSONResponse(await lists.page(service_of(http), http, public, **wanted), headers=NO_STORE)
+    return JSONResponse(await lists.page(service_of(http), http, public, **wanted))
 
 
 @router.get("/v1/jobs/{job_id}")
@@ -114,7 +114,7 @@ async def delete(http: Request, job_id: str) -> Response:
     """Cancel a job that is not finished, and remove its record and its files."""
     service = service_of(http)
     await service.aside(service.queue.delete, job_id)
-    return JSONResponse({"id": job_id, "object": "job.deleted", "deleted": True}, headers=NO_STORE)
+    return JSONResponse({"id": job_id, "object": "job.deleted", "deleted": True})
 
 
 def public(service: Service, job: Job) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _seconds(moment: float | None) -> int | None:
 
 
 def _shown(service: Service, job: Job) -> Response:
-    return JSONResponse(public(service, job), headers=NO_STORE)
+    return JSONResponse(public(service, job))
 
 
 async def _told(service: Service, job_id: str) -> AsyncIterator[str]:

@@ -67,6 +67,7 @@ def test_a_job(clips: Running) -> None:
     assert clips.client.get(first["url"]).content[4:8] == b"ftyp"
     assert job["created_at"] <= job["started_at"] <= job["completed_at"]
     assert clips.client.get(f"/v1/videos/{job['id']}").json()["id"] == job["id"]  # one record
+    assert clips.client.get(f"/v1/jobs/{job['id']}").headers["cache-control"] == "no-store"
 
 
 def test_filters_and_cursor(clips: Running) -> None:
