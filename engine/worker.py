@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import socket
 import sys
@@ -246,16 +248,21 @@ def start(channel: Channel) -> None:
         Worker(channel, Path(order["scratch"]), engine).serve()
 
 
-def main(end: int) -> None:
-    """Run a worker on a socket that was inherited under the number `end`."""
+def main(end: int) -> int:
+    """Run a worker on a socket that was inherited under the number `end`; return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=end))
     try:
         start(channel)
     except EOFError:
-        return  # the parent is gone, and with it everybody who would fetch a result
+        pass  # the parent is gone, and with it everybody who would fetch a result
+    except SystemExit as end_of_test:
+        return int(end_of_test.code or 0)
+    return 0
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    status = main(int(sys.argv[1]))
+    logging.shutdown()
+    os._exit(status)  # libraries take seconds to clean up what the system frees at once, and somebody waits
