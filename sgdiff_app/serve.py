@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +146,8 @@ def run(settings: Settings, environment: Environment) -> int:
         listening = listen(options)
         if options.webui_port is not None:
             logger.info("--webui-port: there is one port for everything, %d", listening.getsockname()[1])
-        asyncio.run(_serve(create(service), service, listening))
+        with asyncio.Runner(loop_factory=_loop()) as runner:
+            runner.run(_serve(create(service), service, listening))
     finally:
         service.queue.close()
     return 0
@@ -267,3 +268,12 @@ async def _load_failure(service: Service) -> SgdiffError | None:
         await asyncio.sleep(LOOK_S)
     await asyncio.Event().wait()
     return None
+
+
+def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loop: uvloop where there is one, which is not on Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

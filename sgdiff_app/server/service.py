@@ -178,7 +178,9 @@ class Service:
                 preview=preview,
             )
 
-        job = await self.aside(take)
+        # Without input images there is nothing to open: that takes less than waking a thread.
+        reads = request.image_path or request.mask_path or request.video_path
+        job = await self.aside(take) if reads else take()
         if self.options.log_requests:
             request_log.tell(job, self.options.log_requests_level)
         return job
