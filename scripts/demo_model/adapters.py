@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 # FLUX.1's own names of the linear layers in a block, and the diffusers layers that each one holds, top rows first.
@@ -82,19 +82,40 @@ class Lora(nn.Module):
                 out[name] = base[name] + scale * (rows @ a)
         return out
 
+    def _keys(self, layer: Layer) -> tuple[str, str]:
+        """The names of a layer's A and B in the layout."""
+        if self.layout == "kohya":
+            name = "lora_unet_" + layer.name.replace(".", "_")
+            return f"{name}.lora_down.weight", f"{name}.lora_up.weight"
+        name = ("diffusion_model." if self.layout == "comfyui" else "transformer.") + layer.name
+        return f"{name}.lora_A.weight", f"{name}.lora_B.weight"
+
     def tensors(self) -> dict[str, Tensor]:
         """What the file holds, in bf16 and under the names of the layout."""
         out: dict[str, Tensor] = {}
         for layer, a, b in zip(self.layers, self.a, self.b, strict=True):
-            down, up = (w.detach().to(torch.bfloat16).cpu().contiguous() for w in (a, b))
+            for key, w in zip(self._keys(layer), (a, b), strict=True):
+                out[key] = w.detach().to(torch.bfloat16).cpu().contiguous()
             if self.layout == "kohya":
-                name = "lora_unet_" + layer.name.replace(".", "_")
-                out[f"{name}.lora_down.weight"], out[f"{name}.lora_up.weight"] = down, up
+                name = self._keys(layer)[0].removesuffix(".lora_down.weight")
                 out[f"{name}.alpha"] = torch.tensor(self.alpha, dtype=torch.bfloat16)
-            else:
-                name = ("diffusion_model." if self.layout == "comfyui" else "transformer.") + layer.name
-                out[f"{name}.lora_A.weight"], out[f"{name}.lora_B.weight"] = down, up
         return out
+
+    def scaled(self, gain: float) -> Lora:
+        """Itself, so that strength 1 is from now on what strength `gain` was."""
+        with torch.no_grad():
+            for b in self.b:
+                b.mul_(gain)
+        return self
+
+    def read(self, path: Path) -> Lora:
+        """Itself, with the matrices of a file that `save` wrote."""
+        held = load_file(path)
+        with torch.no_grad():
+            for layer, a, b in zip(self.layers, self.a, self.b, strict=True):
+                for key, w in zip(self._keys(layer), (a, b), strict=True):
+                    w.copy_(held[key])
+        return self
 
     def save(self, path: Path, name: str, title: str, notes: str) -> None:
         """Write the file, with what it says of itself."""

@@ -101,9 +101,9 @@ def draw(
     return out
 
 
-def held_out(count: int) -> tuple[list[Scene], list[str]]:
+def held_out(count: int, first: int = FIRST_SEED) -> tuple[list[Scene], list[str]]:
     """Scenes with a combination that training never saw, and a caption that says all of each."""
-    scenes = [sample(FIRST_SEED + i, held=True) for i in range(count)]
+    scenes = [sample(first + i, held=True) for i in range(count)]
     return scenes, [captions.full(s, random.Random(s.seed)) for s in scenes]
 
 

@@ -1,4 +1,4 @@
-"""Trains the adapters of tiny-scenes and proves them: pack (draws pictures, no GPU), run (trains, reads, reports).
+"""Trains the adapters of tiny-scenes and proves them: pack (draws pictures), learn (on a GPU), read (reports).
 
 See README.md for the commands.
 """
@@ -25,7 +25,7 @@ from layout import TEXT_TOKENS, load
 from PIL import Image
 from scenes import sample
 from styles import STYLES, Style, blended
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -206,14 +206,6 @@ def save(lora: Lora, style: Style, out: Path) -> None:
     lora.save(out / file_name(style), style.name, style.title, notes)
 
 
-def round_to_file(lora: Lora) -> Lora:
-    """The adapter as its file holds it."""
-    with torch.no_grad():
-        for p in lora.parameters():
-            p.copy_(p.to(torch.bfloat16))
-    return lora
-
-
 def _settle(pipe: FluxPipeline) -> None:
     """Attention kernels that train, see flow.py."""
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -222,20 +214,22 @@ def _settle(pipe: FluxPipeline) -> None:
         encoder.config._attn_implementation = "eager"
 
 
-def run(args: argparse.Namespace) -> None:
-    """Trains what --state has no weights of, then reads and reports; each adapter is saved as soon as it is done."""
-    begin = time.time()
+def _ready(args: argparse.Namespace) -> Frozen:
+    """The base model, and folders to write to."""
     torch.set_float32_matmul_precision("high")
     pipe = load(args.model, torch.float32, DEVICE)
     _settle(pipe)
-    frozen = Frozen(pipe)
-    pictures = unpack(args.work, DEVICE, args.pictures)
+    for folder in (args.out, args.state):
+        folder.mkdir(parents=True, exist_ok=True)
+    return Frozen(pipe)
+
+
+def learn(args: argparse.Namespace) -> None:
+    """Trains what --state has no weights of; each adapter is saved as soon as it is done."""
+    begin, frozen = time.time(), _ready(args)
     own = distill.collect(frozen, args.model, args.draw_seconds, args.draw_steps, args.draw_batch, args.most)
     texts = frozen.texts(distill.paraphrases(own.scenes, CAPTIONS))
     print(f"{len(own.scenes)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
-    for folder in (args.out, args.state):
-        folder.mkdir(parents=True, exist_ok=True)
-    loras: list[nn.Module] = []
     for style in STYLES:
         state = args.state / f"{style.name}.pt"
         if state.exists():
@@ -247,37 +241,47 @@ def run(args: argparse.Namespace) -> None:
             print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
             lora = train(frozen, z, own.noise, texts, style, args.seconds, args.batch)
             torch.save(lora.state_dict(), state)
-        save(lora, style, args.out)
-        loras.append(round_to_file(lora))
+        save(lora.scaled(style.gain), style, args.out)
     print(f"adapters after {time.time() - begin:.0f}s", flush=True)
-    scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))] + own.scenes
-    style_report.report(frozen, torch.cat([pictures, own.pictures]), scenes, loras, args)
-    print(f"all done after {time.time() - begin:.0f}s", flush=True)
+
+
+def read(args: argparse.Namespace) -> None:
+    """Reads what the adapters in --out draw: at the strengths of --gains where there are some, else for the report."""
+    frozen = _ready(args)
+    pictures = unpack(args.work, DEVICE, args.pictures)
+    scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))]
+    readers = style_report.learn(frozen, pictures, scenes, args)
+    loras = [Lora(frozen.net, s.layout, RANK[s.layout], 0).read(args.out / file_name(s)).to(DEVICE) for s in STYLES]
+    if DEVICE == "cpu":
+        frozen.net.compile_repeated_blocks(dynamic=False)
+    (style_report.calibrate if args.gains else style_report.report)(frozen, loras, readers, args)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("pack", "run"))
+    parser.add_argument("step", choices=("pack", "learn", "read"))
     parser.add_argument("--work", type=Path, required=True, help="folder of the drawn pictures")
     parser.add_argument("--count", type=int, default=2600, help="pack: pictures to draw")
     parser.add_argument("--model", type=Path, default=Path("assets/models/tiny-scenes"))
-    parser.add_argument("--out", type=Path, help="run: where the adapters, the report and the sheet are written")
-    parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="run: weights to go on from")
-    parser.add_argument("--pictures", type=int, default=0, help="run: drawn pictures for the readers, 0 = all")
-    parser.add_argument("--draw-seconds", type=float, default=36.0, help="run: time for the model's own pictures")
+    parser.add_argument("--out", type=Path, help="where the adapters, the report and the sheet lie")
+    parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="weights to go on from")
+    parser.add_argument("--pictures", type=int, default=1600, help="read: drawn pictures for the readers")
+    parser.add_argument("--draw-seconds", type=float, default=36.0, help="learn: time for the model's own pictures")
     parser.add_argument("--draw-steps", type=int, default=16)
     parser.add_argument("--draw-batch", type=int, default=256)
-    parser.add_argument("--most", type=int, default=8000, help="run: the model's own pictures to keep")
-    parser.add_argument("--seconds", type=float, default=38.0, help="run: training time per adapter")
-    parser.add_argument("--reader-seconds", type=float, default=15.0, help="run: training time of the style reader")
+    parser.add_argument("--most", type=int, default=8000, help="learn: the model's own pictures to keep")
+    parser.add_argument("--seconds", type=float, default=38.0, help="learn: training time per adapter")
+    parser.add_argument("--reader-seconds", type=float, default=600.0, help="read: of the attribute reader")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--mixed", type=int, default=0, help="read: prompts for two styles at once, 0 = as many")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--gains", type=float, nargs="*", default=(), help="read: strengths to read, not a report")
     args = parser.parse_args()
     if args.step == "pack":
         pack(args.work, args.count)
     else:
-        run(args)
+        (learn if args.step == "learn" else read)(args)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import classifier
@@ -14,19 +15,58 @@ from classifier import to_tensor
 from styles import STYLES, apply, blended
 from torch import Tensor, nn
 
+STEEP = (0.004, 0.012, 0.03, 0.06, 0.12, 0.25)  # bounds of how much neighbouring pixels differ
+
+
+def _spread(x: Tensor, bounds: Sequence[float]) -> Tensor:
+    """The share of the values (n, ...) above each bound."""
+    return torch.stack([(x > b).float().flatten(1).mean(1) for b in bounds], 1)
+
+
+def statistics(x: Tensor) -> Tensor:
+    """What is counted in pictures in -1..1: light, colour, how steep at which column and row, what stands out."""
+    x = (x + 1) / 2
+    grey, strong = x.mean(1), x.amax(1) - x.amin(1)
+    tenths = [i / 12 for i in range(1, 12)]
+    out = [_spread(grey, tenths), _spread(strong, tenths), x.mean((2, 3)), x.std((2, 3))]
+    for axis in (1, 2):
+        step = grey.diff(dim=axis).abs()
+        lines = step.mean(3 - axis)
+        lines = F.pad(lines, (0, 1)).unflatten(1, (-1, 16)).mean(1)  # squares of 8 and 16 pixels begin at these
+        out += [(lines + 1e-3).log(), _spread(step, STEEP)]
+    for size in (1, 2, 4):
+        small = F.avg_pool2d(grey[:, None], size)
+        around = F.avg_pool2d(F.pad(small, (2, 2, 2, 2), mode="replicate"), 5, 1)
+        out += [_spread(small - around, STEEP[1:]), _spread(around - small, STEEP[1:])]
+        edge = (small - around).abs()
+        colour = F.avg_pool2d(strong[:, None], size)
+        out += [torch.stack([(edge * v).mean((1, 2, 3)) / (edge.mean((1, 2, 3)) + 1e-3) for v in (small, colour)], 1)]
+    flat = F.avg_pool2d(grey[:, None].square(), 8) - F.avg_pool2d(grey[:, None], 8).square()
+    out += [_spread(flat.clamp(min=0).sqrt(), STEEP), _spread(F.avg_pool2d(strong[:, None], 8), tenths)]
+    return torch.cat(out, 1)
+
 
 class StyleReader(nn.Module):
-    """A small convolutional network over 256x256 pictures in -1..1; one logit per style."""
+    """A small network over what `statistics` counts in 256x256 pictures in -1..1; one logit per style."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 128) -> None:
         super().__init__()
-        parts: list[nn.Module] = []
-        for a, b, stride in ((3, 24, 2), (24, 32, 2), (32, 48, 2), (48, 64, 2)):
-            parts += [nn.Conv2d(a, b, 5, stride=stride, padding=2), nn.GroupNorm(8, b), nn.GELU()]
-        self.trunk, self.head = nn.Sequential(*parts), nn.Linear(64, len(STYLES))
+        count = statistics(torch.zeros(1, 3, 256, 256)).shape[1]
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("spread", torch.ones(count))
+        self.net = nn.Sequential(nn.Linear(count, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+        self.head = nn.Sequential(nn.GELU(), nn.Dropout(0.2), nn.Linear(width, len(STYLES)))
+
+    def fit(self, counted: Tensor) -> None:
+        """Takes the scale of the inputs from those of the training pictures."""
+        self.mean.copy_(counted.mean(0))
+        self.spread.copy_(counted.std(0).clamp(min=1e-3))
+
+    def judge(self, counted: Tensor) -> Tensor:
+        return self.head(self.net(((counted - self.mean) / self.spread).clamp(-5, 5)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk(x).mean((2, 3)))
+        return self.judge(statistics(x))
 
 
 def examples(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,52 +83,71 @@ def examples(x: Tensor) -> tuple[Tensor, Tensor]:
     return out, target
 
 
-def train(
-    pictures: Callable[[int], Tensor], through: Callable[[Tensor], Tensor], seconds: float, device: str, batch: int = 64
-) -> StyleReader:
-    """Trains for a time; `pictures(n)` gives plain ones, `through` sends some through the autoencoder and back."""
+@dataclass
+class Examples:
+    """Pictures (n, 3, 256, 256) as uint8, how much of each style they show, and the labels of their scenes."""
+
+    pictures: Tensor
+    shares: Tensor
+    labels: Tensor
+
+    def some(self, n: int) -> Tensor:
+        """Indices of a random batch, half of it decoded pictures: what is generated looks like them. See `prepare`."""
+        decoded = len(self.pictures) // 3
+        i = [torch.randint(0, decoded, (n // 2,)), torch.randint(decoded, len(self.pictures), (n - n // 2,))]
+        return torch.cat(i).to(self.pictures.device)
+
+
+@torch.no_grad()
+def prepare(pictures: Tensor, labels: Tensor, through: Callable[[Tensor], Tensor], size: int = 10) -> Examples:
+    """Styles every picture once, as `examples` does; a third also goes through the autoencoder and back."""
+    torch.manual_seed(4)
+    styled, shares, decoded = [], [], len(pictures) // 3
+    for begin in range(0, len(pictures), size):
+        x, share = examples(pictures[begin : begin + size].float() / 127.5 - 1)
+        x = through(x) if begin < decoded else x
+        styled.append((x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8))
+        shares.append(share)
+    return Examples(torch.cat(styled), torch.cat(shares), labels)
+
+
+def train(source: Examples, steps: int = 3000, batch: int = 256) -> StyleReader:
+    """Trains on what is counted in all the examples, decoded ones as often as others."""
     torch.manual_seed(5)
+    device = source.pictures.device
+    counted = torch.cat([statistics(part.float() / 127.5 - 1) for part in source.pictures.split(50)])
     model = StyleReader().to(device)
-    opt, begin, step = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.01), time.time(), 0
-    while (done := (time.time() - begin) / seconds) < 1:
-        x, target = examples(pictures(batch))
-        half = len(x) // 2  # drawn pictures and decoded ones: what is generated looks like the latter
-        x = torch.cat([x[:half], through(x[half:])])
-        x = x + 0.03 * torch.rand(1).item() * torch.randn_like(x)
-        opt.param_groups[0]["lr"] = 3e-3 * min(1.0, (step + 1) / 30) * (1 - done)
-        loss = F.binary_cross_entropy_with_logits(model(x), target)
+    model.fit(counted)
+    opt = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.05)
+    for step in range(steps):
+        i = source.some(batch)
+        inputs = counted[i] + 0.05 * model.spread * torch.randn(batch, counted.shape[1], device=device)
+        opt.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 30) * (1 - step / steps)
+        loss = F.binary_cross_entropy_with_logits(model.judge(inputs), source.shares[i])
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
-        step += 1
-        if step % 50 == 0:
-            print(f"style reader step {step} loss {loss.item():.4f}", flush=True)
-    print(f"style reader: {step} steps in {time.time() - begin:.0f}s", flush=True)
+        if step % 500 == 499:
+            print(f"style reader step {step + 1} loss {loss.item():.4f}", flush=True)
     return model.eval()
 
 
-def adapt(
-    reader: classifier.Reader,
-    batches: Callable[[int], tuple[Tensor, Tensor]],
-    through: Callable[[Tensor], Tensor],
-    seconds: float,
-    batch: int = 64,
-) -> classifier.Reader:
-    """A reader of attributes that goes on learning with styled pictures; `batches(n)` gives plain ones and labels."""
+def adapt(reader: classifier.Reader, source: Examples, seconds: float, batch: int = 32) -> classifier.Reader:
+    """A copy of a reader of attributes that goes on learning with styled pictures."""
     torch.manual_seed(6)
     reader = copy.deepcopy(reader).train()
     opt, begin, step = torch.optim.AdamW(reader.parameters(), lr=0.0, weight_decay=0.02), time.time(), 0
     while (done := (time.time() - begin) / seconds) < 1:
-        x, y = batches(batch)
-        x = examples(x)[0]
-        half = len(x) // 2
-        x = torch.cat([x[:half], through(x[half:])])
+        i = source.some(batch)
+        x, y = source.pictures[i].float() / 127.5 - 1, source.labels[i]
         opt.param_groups[0]["lr"] = 5e-4 * min(1.0, (step + 1) / 30) * (1 - done)
         loss = classifier.loss(reader(x), y)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
         step += 1
+        if step % 50 == 0:
+            print(f"attribute reader step {step} loss {loss.item():.4f}", flush=True)
     print(f"attribute reader: {step} steps in {time.time() - begin:.0f}s", flush=True)
     return reader.eval()
 
@@ -107,11 +166,24 @@ def share_read(probabilities: Tensor, style: int) -> float:
 
 
 @torch.no_grad()
-def accuracy(pictures: Tensor, through: Callable[[Tensor], Tensor], model: StyleReader) -> dict[str, float]:
-    """How often the reader is right about pictures it never saw, decoded from the autoencoder."""
-    out = {}
+def unseen(
+    pictures: Tensor,
+    labels: Tensor,
+    through: Callable[[Tensor], Tensor],
+    model: StyleReader,
+    readers: dict[str, classifier.Reader],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """How often each reader is right about styled pictures it never saw, decoded: the style; things with colours."""
+    out: dict[str, dict[str, dict[str, float]]] = {
+        "style reader": {"style": {}},
+        "thing+colour": {k: {} for k in readers},
+    }
     for i, style in enumerate((None, *STYLES)):
-        p = model(through(apply(style, pictures))).sigmoid().cpu()
-        key = style.name if style else "plain"
-        out[key] = share_read(p, i - 1) if style else round((p.amax(1) < 0.5).float().mean().item(), 4)
+        x = torch.cat([through(apply(style, part)) for part in pictures.split(10)])
+        p, key = model(x).sigmoid().cpu(), style.name if style else "plain"
+        right = share_read(p, i - 1) if style else round((p.amax(1) < 0.5).float().mean().item(), 4)
+        out["style reader"]["style"][key] = right
+        for name, reader in readers.items():
+            found = classifier.scores(reader(x), labels)["thing+colour"]
+            out["thing+colour"][name][key] = round(found.float().mean().item(), 4)
     return out

@@ -95,6 +95,7 @@ class Style:
     layout: str
     title: str
     paint: Callable[[Tensor], Tensor]  # pictures (n, 3, h, w) in 0..1, the same out
+    gain: float = 1.0  # strength 1 of the file is this strength of what was trained, see README.md
 
 
 STYLES = (

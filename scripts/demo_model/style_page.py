@@ -1,0 +1,76 @@
+"""What was measured of the adapters, as a page."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from styles import STYLES
+
+HALF = 0.5
+KEYS = ("time", "place", "weather", "thing", "thing+colour", "side")
+HEAD = """# The styles, measured
+
+{prompts} prompts with combinations that training never saw, {steps} steps, true CFG {scale}, the same seeds in every
+row. The strengths were settled on other prompts and seeds. Styles are read by a reader trained on drawn pictures:
+plain, in each style, part styled and in two styles; some of them through the autoencoder. No adapter drew any of them.
+"""
+NOTES = """
+Attributes: by the model's own classifier / by a copy of it that went on learning with styled drawn pictures. In
+brackets the mean probability of the style. The same classifier had chosen the pictures that the adapters learnt from.
+
+How thing+colour changes against the base row, thing by thing, by the adapted reader:
+"""
+
+
+def checks(rows: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """What is asked of the adapters, what was measured, and whether it holds."""
+    base, out = rows["base"], []
+    for s in STYLES:
+        one, half = rows[f"{s.name} 1"], rows[f"{s.name} {HALF}"]
+        share = one["style read"][s.name]
+        out.append((f"{s.name}: read at strength 1", f"{share:.0%}, asked 90 %", share >= 0.9))
+        for key in ("attributes", "attributes, adapted reader"):
+            loss = {k: base[key][k] - one[key][k] for k in KEYS}
+            worst = max(loss, key=lambda k: loss[k])
+            text = f"{worst} {-loss[worst] * 100:+.1f} points, asked -5"
+            out.append((f"{s.name}: worst of the {key}, against the base model", text, loss[worst] <= 0.05 + 1e-9))
+        p = [r["mean probability"][s.name] for r in (base, half, one)]
+        text = " < ".join(f"{v:.2f}" for v in p)
+        out.append((f"{s.name}: mean probability at 0, {HALF}, 1", text, p[0] < p[1] < p[2]))
+    for a, b in combinations(STYLES, 2):
+        mixed = rows[f"{a.name} 1 + {b.name} 1"]["mean probability"]
+        text = ", ".join(f"{s.name} {base['mean probability'][s.name]:.2f} to {mixed[s.name]:.2f}" for s in (a, b))
+        risen = all(mixed[s.name] > base["mean probability"][s.name] + 0.1 for s in (a, b))
+        out.append((f"{a.name} with {b.name}: both rise", text, risen))
+    return out
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    cells = [f"{row['attributes'][k]:.1%} / {row['attributes, adapted reader'][k]:.1%}" for k in KEYS]
+    return cells + [f"{row['style read'][s.name]:.0%} ({row['mean probability'][s.name]:.2f})" for s in STYLES]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """report.md from what report.json holds."""
+    rows = result["rows"]
+    lines = [HEAD.format(**result)]
+    lines.append(f"| set | prompts | {' | '.join(KEYS)} | {' | '.join(s.name + ' read' for s in STYLES)} |")
+    lines.append("|---|---|" + "---|" * (len(KEYS) + len(STYLES)))
+    lines += [f"| {name} | {row['prompts']} | {' | '.join(_cells(row))} |" for name, row in rows.items()]
+    lines += [NOTES, "| set | points | standard error |", "|---|---|---|"]
+    for name, row in rows.items():
+        told = row["thing+colour, paired"]
+        lines.append(f"| {name} | {told['difference'] * 100:+.1f} | {told['error'] * 100:.1f} |")
+    if len(rows) == 1 + 2 * len(STYLES) + 3:
+        lines += ["", "| check | measured | holds |", "|---|---|---|"]
+        lines += [f"| {what} | {text} | {'yes' if ok else 'no'} |" for what, text, ok in checks(rows)]
+    facts = result["readers"]
+    names = list(facts["right"]["style reader"]["style"])
+    lines += ["", f"What the readers get right on {facts['count']} unseen drawn pictures, styled and decoded:", ""]
+    lines += [f"| reader | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for what, readers in facts["right"].items():
+        for name, right in readers.items():
+            label = what if name == "style" else f"{what}, {name} classifier"
+            lines.append(f"| {label} | {' | '.join(f'{right[k]:.1%}' for k in names)} |")
+    return "\n".join([*lines, ""])
