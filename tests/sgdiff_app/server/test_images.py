@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import BadRequestError, NotFoundError
 
 from engine import media
-from tests.sgdiff_app.server.conftest import Starter
+from tests.sgdiff_app.server.conftest import Sdk, Starter
 from tests.sgdiff_app.server.pictures import SMALL, changed, data_uri, decoded, error_of, picture
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -27,10 +27,6 @@ def editor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     flags = ("--model-path", "Qwen/Qwen-Image-Edit-2509", "--load-format", "dummy", "--offline")
     with Server(*flags, folder=tmp_path_factory.mktemp("editor")) as running:
         yield running
-
-
-def sdk(server: Running) -> OpenAI:
-    return OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0)
 
 
 def draw(server: Running, **values: Any) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
         time.sleep(0.005)
 
 
-def test_case_6_through_the_official_client(server: Running) -> None:
+def test_case_6_through_the_official_client(server: Running, sdk: Sdk) -> None:
     answer = sdk(server).images.generate(prompt="a fox", size="64x64")  # type: ignore[call-overload]
     assert decoded(answer.data[0].model_dump()).size == (64, 64)
     assert answer.data[0].url is None
@@ -141,7 +137,7 @@ def test_models(server: Running) -> None:
     assert draw(server, model="tiny-scenes")["model"] == "tiny-scenes"
 
 
-def test_case_38_the_official_client_reads_errors(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_case_38_the_official_client_reads_errors(server: Running, caplog: pytest.LogCaptureFixture, sdk: Sdk) -> None:
     with caplog.at_level("INFO"), pytest.raises(BadRequestError) as caught:
         sdk(server).images.generate(prompt="a fox", size="0x10")  # type: ignore[call-overload]
     assert (caught.value.param, caught.value.code) == ("size", "invalid_size")
@@ -149,7 +145,7 @@ def test_case_38_the_official_client_reads_errors(server: Running, caplog: pytes
     wait_for(lambda: str(caught.value.request_id) in caplog.text)
 
 
-def test_case_47_extra_fields_of_the_official_client(server: Running) -> None:
+def test_case_47_extra_fields_of_the_official_client(server: Running, sdk: Sdk) -> None:
     client, image = sdk(server), ("a.png", picture())
     extra: dict[str, Any] = {"loras": [{"path": "neon-night", "scale": 0.5}, {"path": "pixel-art", "scale": 1}]}
     nested = {**extra, "seed": [3], "extra_params": {"num_inference_steps": 2}}
@@ -162,7 +158,7 @@ def test_case_47_extra_fields_of_the_official_client(server: Running) -> None:
         client.images.edit(image=image, prompt="a fox", extra_body=unequal)
 
 
-def test_variations_name_what_to_use(server: Running) -> None:
+def test_variations_name_what_to_use(server: Running, sdk: Sdk) -> None:
     client = sdk(server)
     with (
         pytest.warns(DeprecationWarning, match="create_variation|deprecated"),
@@ -172,7 +168,7 @@ def test_variations_name_what_to_use(server: Running) -> None:
     assert caught.value.code == "unsupported_endpoint"
 
 
-def test_cases_14_and_15_one_image_or_several(editor: Running) -> None:
+def test_cases_14_and_15_one_image_or_several(editor: Running, sdk: Sdk) -> None:
     client = sdk(editor)
     for images in (("a.png", picture((80, 64))), [("a.png", picture()), ("b.png", picture((80, 64)))]):
         answer = client.images.edit(image=images, prompt="a fox", size="64x64")  # type: ignore[call-overload]

@@ -8,19 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import APIError, OpenAI
+from openai import APIError
 
 from sgdiff_app.server import streaming
+from tests.sgdiff_app.server.conftest import Sdk
 from tests.sgdiff_app.server.pictures import SMALL, data_uri, decoded, error_of, picture
 from tests.sgdiff_app.server.serving import Running
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 SLOW = {**SMALL, "prompt": "slow", "num_inference_steps": 9, "stream": True}
 KEYS = {"type", "b64_json", "created_at", "size", "quality", "background", "output_format"}
-
-
-def sdk(server: Running) -> OpenAI:
-    return OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0)
 
 
 def events(response: httpx.Response) -> list[tuple[str, Any]]:
@@ -49,7 +46,7 @@ def told(server: Running, **values: Any) -> list[tuple[str, Any]]:
     return [(name, data) for name, data in stream(server, **values) if name != "comment"]
 
 
-def test_case_35_through_the_official_client(server: Running) -> None:
+def test_case_35_through_the_official_client(server: Running, sdk: Sdk) -> None:
     extra = {"num_inference_steps": 9, "seed": 7}
     found = list(
         sdk(server).images.generate(  # type: ignore[call-overload]
@@ -99,7 +96,7 @@ def test_several_outputs_come_in_their_order(server: Running) -> None:
     assert [data["usage"]["output_tokens"] for _, data in found[1:]] == [16] * 3
 
 
-def test_case_36_edits(server: Running) -> None:
+def test_case_36_edits(server: Running, sdk: Sdk) -> None:
     answer = sdk(server).images.edit(  # type: ignore[call-overload]
         image=("a.png", picture()), prompt="slow", size="64x64", stream=True, partial_images=1,
         extra_body={"num_inference_steps": 6},
@@ -107,7 +104,7 @@ def test_case_36_edits(server: Running) -> None:
     assert [event.type for event in answer] == ["image_edit.partial_image", "image_edit.completed"]
 
 
-def test_case_37_failures_are_events(server: Running) -> None:
+def test_case_37_failures_are_events(server: Running, sdk: Sdk) -> None:
     with pytest.raises(APIError) as caught:
         list(
             sdk(server).images.generate(  # type: ignore[call-overload]
