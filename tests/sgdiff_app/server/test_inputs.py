@@ -115,7 +115,7 @@ def test_case_17_urls_that_give_no_picture(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["/etc/passwd", "image_url.jpg", "file:///etc/passwd", "ftp://host/a.png", "data:text/plain;base64,eA==", ""]
+    "url", ["/etc/passwd", "image_url.jpg", "file:/etc/passwd", "ftp://host/a.png", "data:text/plain;base64,eA==", ""]
 )
 def test_case_50_what_is_no_url_of_an_image(server: Running, url: str) -> None:
     for field in ("image", "url"):
