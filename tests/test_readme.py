@@ -42,7 +42,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("line", _commands())
 def test_every_command_parses(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = shlex.split(line)[1:]
+    words = shlex.split(line, comments=True)[1:]
     if words[0] in ("doctor", "models"):  # they have nothing to print but their answer
         assert main([words[0], "--help"]) == 0
         return
