@@ -60,7 +60,8 @@ BROAD_EXCEPT = (
     "sgdiff_app/generate.py",  # one prompt fails, the next is drawn
     "engine/runtime/scheduler.py",  # one run fails, the others go on
     "engine/worker.py",  # one control call fails, the worker goes on
-    "engine/jobs/queue.py",  # one output cannot be stored, the others are
+    "engine/jobs/encoding.py",  # one output cannot be stored, the others are
+    "engine/jobs/listeners.py",  # one door fails, the others hear
     "sgdiff_app/server/gate.py",  # one request fails, the next is answered
 )
 # profiler measures; faults pauses when a test asks for it. Everything else is told the time by the profiler.

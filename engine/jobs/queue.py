@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from engine import log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import Draining, NotFound, OutputError, QueueFull, SgdiffError, UploadFailed, WorkerDied
+from engine.errors import Draining, NotFound, QueueFull, WorkerDied
 from engine.jobs.child import COMMAND
 from engine.jobs.delivery import Delivery
+from engine.jobs.encoding import Encoding
 from engine.jobs.job import PREFIXES, Job, Kind, new_id
+from engine.jobs.listeners import Change, Listener, Listeners, heard
 from engine.jobs.store import JobStore
 from engine.jobs.supervisor import Supervisor
+from engine.jobs.turns import Durations, in_turn, next_job
 from engine.profiler import monotonic, wall
 from engine.types import Artifact, LoraRef, Request
 
-logger = log.get(__name__)
+__all__ = ["Change", "JobQueue", "Listener", "QueueOptions"]
 
 MAX_RUNNING = 4  # runs hold little beside the weights: the activations of a step are gone after it
-OTHER_MODEL_S = 120  # so long may a job wait because jobs of the loaded model go first
 EXPIRY_S = 60  # how often expired files are looked for
-SAMPLES = 32  # finished jobs that an estimate looks at
-Change = Literal["status", "progress", "preview", "output"]
-Listener = Callable[[Change, Job], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +43,7 @@ class QueueOptions:
 
 
 class JobQueue:
-    """Every job of a long-lived process, for all doors alike. Safe in several threads.
-
-    Listeners hear changes in the thread that makes them, and must return at once.
-    """
+    """Every job of a long-lived process, for all doors alike. Safe in several threads."""
 
     def __init__(
         self,
@@ -66,14 +58,12 @@ class JobQueue:
         self.lock = threading.RLock()
         self.waiting: list[Job] = []
         self.running: dict[str, Job] = {}
-        self.encoded: dict[str, dict[int, tuple[Artifact, Mapping[str, Any]]]] = {}  # ahead of an earlier output
-        self.listeners: dict[str, list[tuple[Listener, bool]]] = {}
-        self.durations: deque[float] = deque(maxlen=SAMPLES)
-        self.waits: deque[float] = deque(maxlen=SAMPLES)
+        self.listeners = Listeners()
+        self.durations = Durations()
+        self.encoding = Encoding(self, delivery)
         self.observers: list[Callable[[Job], None]] = []  # hear of every job that ends
         self.draining = False
         self.swept_at = 0.0
-        self.pool = ThreadPoolExecutor(2, "encode")
         self.supervisor = Supervisor(self, config, environment, command)
 
     # Life
@@ -109,7 +99,7 @@ class JobQueue:
         """Stop the worker and let go of everything; jobs that still run fail with the next start."""
         self.draining = True
         self.supervisor.close()
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.encoding.close()
         self.store.close()
         if self.delivery.cloud is not None:
             self.delivery.cloud.close()
@@ -165,7 +155,7 @@ class JobQueue:
             if resolved.loras is None:
                 job.loras, job.setting = self.supervisor.loras, self.supervisor.setting
             if listener is not None:
-                self.listeners[job.id] = [(listener, preview)]
+                self.listeners.add(job.id, listener, preview)
             self.waiting.append(job)
             self.store.add(job)
             self.dispatch()
@@ -234,16 +224,14 @@ class JobQueue:
         with self.lock:
             job = self.get(job_id)
             if not job.finished:
-                self.listeners.setdefault(job_id, []).append((listener, preview))
+                self.listeners.add(job_id, listener, preview)
                 self._look(job)
         return job
 
     def unlisten(self, job_id: str, listener: Listener) -> None:
         """Stop hearing."""
         with self.lock:
-            left = [entry for entry in self.listeners.pop(job_id, ()) if entry[0] != listener]
-            if left:
-                self.listeners[job_id] = left
+            self.listeners.remove(job_id, listener)
             if job_id in self.running:
                 self._look(self.running[job_id])
 
@@ -264,20 +252,19 @@ class JobQueue:
     def position(self, job: Job) -> int | None:
         """Return how many jobs start before one that waits; None when it does not wait."""
         with self.lock:
-            return self._in_turn().index(job) if job in self.waiting else None
+            return in_turn(self.waiting).index(job) if job in self.waiting else None
 
     def eta_s(self, job: Job) -> float | None:
         """Return the seconds until a job ends, as far as they can be told."""
-        typical = self._typical()
         with self.lock:
             if job.id in self.running:
                 return job.eta_s
             place = self.position(job)
-        return None if place is None or typical is None else (place + 1) * typical / self.limit + typical
+        return None if place is None else self.durations.until_end(place, self.limit)
 
     def retry_after(self) -> int:
         """Return the seconds after which there is probably room again, 1 to 120."""
-        return max(1, min(120, round((self._typical() or 1.0) / self.limit)))
+        return self.durations.until_room(self.limit)
 
     @property
     def limit(self) -> int:
@@ -286,26 +273,13 @@ class JobQueue:
 
     # Turns. The caller holds the lock.
 
-    def _in_turn(self) -> list[Job]:
-        return sorted(self.waiting, key=lambda job: (-job.priority, job.order))
-
-    def _next(self) -> Job | None:
-        """Return the job whose turn it is: the first of the loaded model, unless another has waited too long."""
-        turn = self._in_turn()
-        if not turn:
-            return None
-        loaded = self.supervisor.config.model_path
-        same = next((job for job in turn if job.model_path == loaded), None)
-        if same is None or (turn[0] is not same and wall() - turn[0].created_at > OTHER_MODEL_S):
-            return turn[0]
-        return same
-
     def dispatch(self) -> None:
         """Give the worker as many jobs as it may have, and the model that the next one needs."""
         while self.supervisor.health == "ready" and not self.draining:
-            job = None if self.supervisor.due else self._next()
+            loaded = self.supervisor.config.model_path
+            job = None if self.supervisor.due else next_job(self.waiting, loaded, wall())
             path = self.served.model_path if job is None else job.model_path
-            if path != self.supervisor.config.model_path:
+            if path != loaded:
                 if not self.running:
                     self.supervisor.change(path)
                 return
@@ -317,13 +291,12 @@ class JobQueue:
         self.waiting.remove(job)
         self.running[job.id] = job
         job.status, job.started_at = "running", wall()
-        self.waits.append(job.queue_s)
         if job.detached:
             self.store.save(job)
         else:
             self.store.mark(job)  # what else has changed matters only to a job that outlives its connection
-        self.supervisor.submit(job, self._looked(job))
-        self._tell("status", job)
+        self.supervisor.submit(job, self.listeners.looked(job.id))
+        self.listeners.tell("status", job)
 
     def _cancel(self, job: Job) -> None:
         if job.id in self.running and job.drawn < job.outputs:
@@ -335,18 +308,8 @@ class JobQueue:
     def _live(self, job_id: str) -> Job | None:
         return self.running.get(job_id) or next((job for job in self.waiting if job.id == job_id), None)
 
-    def _looked(self, job: Job) -> bool:
-        return any(preview for _, preview in self.listeners.get(job.id, ()))
-
     def _look(self, job: Job) -> None:
-        self.supervisor.send("watch", job=job.id, on=self._looked(job))
-
-    def _tell(self, change: Change, job: Job) -> None:
-        for listener, _ in tuple(self.listeners.get(job.id, ())):
-            _heard(listener, change, job)
-
-    def _typical(self) -> float | None:
-        return sum(self.durations) / len(self.durations) if self.durations else None
+        self.supervisor.send("watch", job=job.id, on=self.listeners.looked(job.id))
 
     # What the worker tells, in the supervisor's thread
 
@@ -362,7 +325,7 @@ class JobQueue:
             job.step, job.steps, job.eta_s = told["step"], told["steps"], told["eta_s"]
             if preview:
                 job.preview = preview
-            self._tell("preview" if preview else "progress", job)
+            self.listeners.tell("preview" if preview else "progress", job)
 
     def drawn(self, told: Mapping[str, Any]) -> None:
         """Encode and store an output that the worker has finished, away from its loop."""
@@ -373,52 +336,17 @@ class JobQueue:
                 if job.cancelled and job.drawn == job.outputs:  # the worker was faster
                     self._cancel(job)
                 else:
-                    self.pool.submit(self._deliver, job, told)
+                    self.encoding.take(job, told)
                     return
         Path(told["path"]).unlink(missing_ok=True)
 
-    def _deliver(self, job: Job, told: Mapping[str, Any]) -> None:
-        raw = Path(told["path"])
-        try:
-            if self._ended(job):
-                return
-            frames = np.fromfile(raw, np.uint8).reshape(told["shape"])
-            raw.unlink()
-            artifact = self.delivery.deliver(job, told["index"], frames, told["recipe"])
-        except UploadFailed as error:
-            self.ended(job.id, error.code, error.message)
-        except Exception as error:
-            reason = error.message if isinstance(error, SgdiffError) else type(error).__name__
-            logger.error("job %s: cannot be stored: %s", job.id, reason, exc_info=not isinstance(error, OutputError))
-            self.ended(job.id, "generation_failed", "the output cannot be stored; the log of the server says why")
-        else:
-            with self.lock:
-                if not self._ended(job):
-                    self._take(job, artifact, told)
-                    return
-            self.delivery.discard([artifact])
-        finally:
-            raw.unlink(missing_ok=True)
+    def runs(self, job: Job) -> bool:
+        """Whether a job has not ended."""
+        return self.running.get(job.id) is job
 
-    def _ended(self, job: Job) -> bool:
-        return self.running.get(job.id) is not job
-
-    def _take(self, job: Job, artifact: Artifact, told: Mapping[str, Any]) -> None:
-        """Give a job an output; one that was encoded before an earlier one waits for it."""
-        ahead = self.encoded.setdefault(job.id, {})
-        ahead[told["index"]] = artifact, told
-        while (entry := ahead.pop(len(job.artifacts), None)) is not None:
-            artifact, told = entry
-            job.recipes.append(told["recipe"])
-            timings = told["timings"]
-            job.inference_s += timings["total_ms"] / 1000
-            job.peak_memory_mb = max(job.peak_memory_mb, timings["peak_memory_mb"])
-            for name, value in timings["stages"]:
-                job.stages[name] = job.stages.get(name, 0.0) + value
-            for name, value in timings["tokens"].items():
-                job.usage[name] = job.usage.get(name, 0) + value
-            job.artifacts.append(artifact)
-            self._tell("output", job)
+    def delivered(self, job: Job) -> None:
+        """Tell of an output that a job was given. The caller holds the lock."""
+        self.listeners.tell("output", job)
         if len(job.artifacts) == job.outputs:
             self._end(job, "done")
 
@@ -455,7 +383,7 @@ class JobQueue:
                     self._end(job, "failed", code="timeout", message=f"the job took longer than {limit:g} s")
         if self.options.output_ttl_s is not None and monotonic() - self.swept_at > EXPIRY_S:
             self.swept_at = monotonic()
-            self.pool.submit(self.expire)
+            self.encoding.pool.submit(self.expire)
 
     def expire(self) -> None:
         """Remove the files whose time has come; the records stay."""
@@ -468,38 +396,30 @@ class JobQueue:
         if job in self.waiting:
             self.waiting.remove(job)
         self.running.pop(job.id, None)
-        ahead = self.encoded.pop(job.id, {})
+        ahead = self.encoding.forget(job)
         job.completed_at, job.eta_s, job.preview = wall(), None, None
         if status == "done":
             job.percent, job.stage = 100, ""
-            self.durations.append(job.completed_at - (job.started_at or job.completed_at))
+            self.durations.last.append(job.completed_at - (job.started_at or job.completed_at))
             if self.options.output_ttl_s is not None:
                 job.expires_at = job.completed_at + self.options.output_ttl_s
         else:
             job.error = {"code": code, "message": message}
-            lost = [*job.artifacts, *(artifact for artifact, _ in ahead.values())]
+            lost = [*job.artifacts, *ahead]
             job.artifacts, job.recipes = [], []
             self._remove(job, lost)
         job.status = status  # last: others read without the lock
         self.store.save(job)
         for observer in self.observers:
-            _heard(observer, job)
-        self._tell("status", job)
-        self.listeners.pop(job.id, None)
+            heard(observer, job)
+        self.listeners.tell("status", job)
+        self.listeners.drop(job.id)
         self.supervisor.changed.notify_all()
         self.dispatch()
 
     def _remove(self, job: Job, lost: Sequence[Artifact]) -> None:
         self.delivery.remove(job)
         if any(artifact.key is not None for artifact in lost):  # over the network
-            self.pool.submit(self.delivery.discard, lost)
+            self.encoding.pool.submit(self.delivery.discard, lost)
         else:
             self.delivery.discard(lost)
-
-
-def _heard(listener: Callable[..., None], *told: Any) -> None:
-    """Tell a listener; a fault of one door is none of the others'."""
-    try:
-        listener(*told)
-    except Exception:
-        logger.exception("a listener failed")

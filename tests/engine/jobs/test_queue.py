@@ -115,7 +115,7 @@ def test_what_is_being_encoded_can_be_ended(tuned: Opener, monkeypatch: pytest.M
     getattr(line.queue, way)(job.id)
     assert line.ended(job) == ["cancelled"]
     gate.open.set()
-    line.queue.pool.submit(int).result()
+    line.queue.encoding.pool.submit(int).result()
     line.until(lambda: not line.scratch() and not line.outputs())
     assert (job.status, job.artifacts, upload.exists()) == ("cancelled", [], False)
 
@@ -283,7 +283,7 @@ def test_after_a_restart_waiting_jobs_run_and_interrupted_ones_do_not(opened: Op
 def test_estimates(tuned: Opener) -> None:
     line = tuned(max_running=1)
     assert line.queue.retry_after() == 1
-    line.queue.durations.extend([30.0, 50.0])
+    line.queue.durations.last.extend([30.0, 50.0])
     jobs = [line.ask("slow", steps=3), line.ask(), line.ask()]
     assert line.queue.eta_s(jobs[0]) in (None, 0.1)
     assert [line.queue.eta_s(job) for job in jobs[1:]] == [80.0, 120.0]
@@ -299,4 +299,4 @@ def test_nothing_is_left_of_a_closed_queue(opened: Opener) -> None:
     line.queue.close()
     assert child.process.returncode == 0 and not line.queue.delivery.scratch.exists()
     assert not line.queue.supervisor.thread.is_alive()
-    assert not any(thread.is_alive() for thread in line.queue.pool._threads)
+    assert not any(thread.is_alive() for thread in line.queue.encoding.pool._threads)
