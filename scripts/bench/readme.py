@@ -162,7 +162,30 @@ def _lora_row(row: Mapping[str, Any]) -> str:
     return f"| {name} | {row['cold_s']:.2f} s | {' | '.join(seconds)} | {copies} | {exact} |"
 
 
+def serve(result: Mapping[str, Any]) -> list[str]:
+    """What the server adds to the engine."""
+    made = f"{result['date']}, {result['cpu']}"
+    names = {
+        "as_fast_as_it_goes": f"{result['connections']} connections, as fast as it goes",
+        "at_a_pace": f"the same, {result['rate']:.0f} requests due a second",
+    }
+
+    def row(label: str, rounds: list[Mapping[str, Any]]) -> str:
+        middle = {name: sorted(entry[name] for entry in rounds)[len(rounds) // 2] for name in COLUMNS}
+        return f"| {label} | " + " | ".join(f"{middle[name]:g}" for name in COLUMNS) + " |"
+
+    return [
+        f"| 64x64 PNG, {result['cpu_cores']} cores for all | per second | p50 ms | without engine | server CPU ms |",
+        "| --- | --- | --- | --- | --- |",
+        *(row(label, result[name]) for name, label in names.items()),
+        "",
+        f"One connection alone: {result['one_connection']['above_engine_p50_ms']:g} ms above the engine. {made}.",
+    ]
+
+
+COLUMNS = ("per_second", "latency_p50_ms", "above_engine_p50_ms", "server_cpu_ms")
 TABLES = {
+    "serve": serve,
     "lora": lora,
     "first_picture": first_picture,
     "encode_video": encode_video,

@@ -2,8 +2,10 @@
 
     .venv/bin/python scripts/bench/serve.py [--soak]
 
-Server, worker and clients share the cores of this machine. Latencies are what remains after the engine's own times,
-which every answer tells: `queue_time_s` (waiting for a turn of the worker) and `inference_time_s`. --soak has 200
+Server, worker and clients share the cores of this machine. Two loads take turns: 32 clients that each send a request as
+soon as the last one is answered (so that the latency is the number of clients by the rate), and the same clients at 300
+requests a second in all. Latencies are told as they are, and without the engine's own times, which every answer tells:
+`queue_time_s` (waiting for a turn of the worker) and `inference_time_s`. --soak has 200
 clients for 60 seconds at a queue of 64, and looks at every accepted id afterwards.
 """
 
@@ -13,6 +15,7 @@ import argparse
 import asyncio
 import collections
 import json
+import random
 import re
 import statistics
 import subprocess
@@ -25,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-CONNECTIONS, SECONDS, ROUNDS = 32, 10.0, 3
+CONNECTIONS, SECONDS, ROUNDS, RATE = 32, 10.0, 3, 300.0
 SOAK_CLIENTS, SOAK_SECONDS = 200, 60.0
 BODY = json.dumps({"prompt": "a boat", "size": "64x64", "seed": 1, "num_inference_steps": 1}).encode()
 POST = (
@@ -43,11 +46,17 @@ async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, r
     return int(lines[0].split()[1]), await reader.readexactly(length)
 
 
-async def client(port: int, end: float, found: list[tuple[int, float, float]], ids: list[str]) -> None:
-    """Send one request after another until `end`; note status, latency and what of it was the engine's."""
+async def client(port: int, end: float, found: list[tuple[int, float, float]], ids: list[str], pace: float) -> None:
+    """Send one request after another until `end`; note status, latency and what of it was the engine's.
+
+    With a pace, a request is due every so many seconds, and its latency counts from then.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    due = time.perf_counter() + random.random() * pace
     while time.perf_counter() < end:
-        start = time.perf_counter()
+        await asyncio.sleep(max(0.0, due - time.perf_counter()) if pace else 0)
+        start = due if pace else time.perf_counter()
+        due += pace
         status, body = await exchange(reader, writer, POST)
         elapsed, engine = time.perf_counter() - start, 0.0
         if status == 200:
@@ -60,12 +69,17 @@ async def client(port: int, end: float, found: list[tuple[int, float, float]], i
     writer.close()
 
 
-async def load(port: int, connections: int, seconds: float) -> tuple[list[tuple[int, float, float]], list[str], float]:
-    """Load the server; return what was found, the ids that were answered, and the seconds it took."""
+async def load(
+    port: int, connections: int, seconds: float, rate: float = 0.0
+) -> tuple[list[tuple[int, float, float]], list[str], float]:
+    """Load the server, as much as it takes or at so many requests a second.
+
+    Returns what was found, the ids that were answered, and the seconds it took.
+    """
     found: list[tuple[int, float, float]] = []
     ids: list[str] = []
-    start = time.perf_counter()
-    await asyncio.gather(*(client(port, start + seconds, found, ids) for _ in range(connections)))
+    start, pace = time.perf_counter(), connections / rate if rate else 0.0
+    await asyncio.gather(*(client(port, start + seconds, found, ids, pace) for _ in range(connections)))
     return found, ids, time.perf_counter() - start
 
 
@@ -126,6 +140,14 @@ async def ready(port: int) -> None:
     writer.close()
 
 
+def cpu_s(process: subprocess.Popen[bytes]) -> list[float]:
+    """Return the processor seconds of the server and of its worker so far."""
+    import psutil
+
+    server_process = psutil.Process(process.pid)
+    return [sum(each.cpu_times()[:2]) for each in (server_process, *server_process.children())]
+
+
 def main() -> None:
     """Measure, print and store."""
     import common
@@ -140,9 +162,17 @@ def main() -> None:
             asyncio.run(load(port, 4, 2.0))
             found, _, seconds = asyncio.run(load(port, 1, SECONDS / 2))
             result["one_connection"] = summary(found, seconds)
-            for number in range(ROUNDS):
-                found, _, seconds = asyncio.run(load(port, CONNECTIONS, SECONDS))
-                result[f"round_{number + 1}"] = summary(found, seconds)
+            rounds: dict[str, list[dict[str, Any]]] = {"as_fast_as_it_goes": [], "at_a_pace": []}
+            for _ in range(ROUNDS):
+                for name, rate in (("as_fast_as_it_goes", 0.0), ("at_a_pace", RATE)):
+                    before = cpu_s(process)
+                    found, _, seconds = asyncio.run(load(port, CONNECTIONS, SECONDS, rate))
+                    spent = [(after - then) * 1000 for after, then in zip(cpu_s(process), before, strict=True)]
+                    row = summary(found, seconds)
+                    done = row["statuses"]["200"]
+                    row |= {"server_cpu_ms": round(spent[0] / done, 2), "worker_cpu_ms": round(spent[1] / done, 2)}
+                    rounds[name].append(row)
+            result |= {"rate": RATE, **rounds}
             if arguments.soak:
                 found, ids, seconds = asyncio.run(load(port, SOAK_CLIENTS, SOAK_SECONDS))
                 result["soak"] = {**summary(found, seconds), "clients": SOAK_CLIENTS, "seconds": round(seconds, 1)}
