@@ -63,7 +63,8 @@ def test_an_edit(start: Starter, tmp_path: Path, form: str) -> None:
     path = answer["data"][0]["url"]
     assert path == f"/v1/images/{answer['id']}/content"
     curl(server, "-sS", "-L", f"HOST{path}", *KEY, "-o", "output.png", folder=tmp_path)
-    assert Image.open(tmp_path / "output.png").size == (1024, 1024)
+    with Image.open(tmp_path / "output.png") as picture:
+        assert picture.size == (1024, 1024)
 
 
 def test_a_video(start: Starter, tmp_path: Path) -> None:
