@@ -100,6 +100,7 @@ class Job:
     preview: bytes | None = field(default=None, repr=False)
     cancelled: bool = False  # somebody asked for it, the worker has not answered yet
     deleted: bool = False  # likewise, and nothing of it is to stay
+    texts: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)  # of `plain_requests`
     drawn: int = 0  # outputs that the worker has handed over; those that are not artifacts yet are being encoded
 
     @property
@@ -122,13 +123,22 @@ class Job:
         return self.resolved.num_outputs_per_prompt
 
 
-KEPT_OUT = ("setting", "preview", "cancelled", "deleted", "drawn", "eta_s")
+KEPT_OUT = ("setting", "preview", "cancelled", "deleted", "texts", "drawn", "eta_s")
 KEPT = tuple(name for name in Job.__slots__ if name not in KEPT_OUT)
+
+
+def plain_requests(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what was asked and what is drawn as JSON-able data, made once: it is written more than once."""
+    if job.texts is None:
+        job.texts = schema.plain(job.request), schema.plain(job.resolved)
+    return job.texts
 
 
 def to_json(job: Job) -> dict[str, Any]:
     """Return a job as the store keeps it."""
-    return {name: schema.plain(getattr(job, name)) for name in KEPT}
+    request, resolved = plain_requests(job)
+    rest = {name: schema.plain(getattr(job, name)) for name in KEPT if name not in ("request", "resolved")}
+    return {**rest, "request": request, "resolved": resolved}
 
 
 def from_json(kept: Mapping[str, Any]) -> Job:

@@ -15,7 +15,7 @@ from engine.env import Environment
 from engine.errors import SgdiffError, UsageError, WorkerDied
 from engine.jobs import served
 from engine.jobs.child import Child
-from engine.jobs.job import Job
+from engine.jobs.job import Job, plain_requests
 from engine.profiler import monotonic
 from engine.types import LoraRef
 
@@ -98,7 +98,7 @@ class Supervisor:
     def submit(self, job: Job, preview: bool) -> None:
         """Have a job drawn."""
         refs = [schema.plain(ref) for ref in job.loras]
-        request = schema.plain(job.resolved)
+        _, request = plain_requests(job)
         self.send("submit", job=job.id, request=request, setting=job.setting, loras=refs, preview=preview)
 
     @property

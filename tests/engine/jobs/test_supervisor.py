@@ -59,6 +59,7 @@ def test_a_killed_worker_costs_the_running_jobs_alone(opened: Opener) -> None:
     heard = healths(line)
     kill(line)
     assert line.ended(running, *waiting) == ["worker_died", "done", "done"]
+    assert [job.setting for job in waiting] == [None, None]  # the number meant something to the dead worker alone
     assert running.error is not None and "exit status -9" in running.error["message"]
     assert set(heard[:-1]) == {"unhealthy"} and heard[-1] == "ready"
     assert (line.queue.supervisor.error, line.scratch()) == ("", [])
