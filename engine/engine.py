@@ -335,7 +335,7 @@ def resolve(
     holds those that are known, and takes those that are fetched. `device` is what the engine computes on, where that
     is known, or "" where another process will know; None has torch look.
     """
-    request = schema.read(Request, schema.plain(request))
+    request = schema.read(Request, schema.given(request))
     request = _inlined(request, spec, config, {} if fetched is None else fetched)
     shaped = "image_path" in spec.uses and "height" in spec.defaults  # an image that is not used is refused below
     if request.image_path and shaped and not (request.height or request.width):

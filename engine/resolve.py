@@ -62,8 +62,10 @@ def _fill(request: Request, defaults: Mapping[str, Any]) -> Request:
 
 
 def _is_small(request: Request, spec: ModelSpec) -> bool:
+    if not spec.small_defaults:
+        return False
     sized = _fill(request, spec.defaults)
-    return bool(spec.small_defaults) and (sized.height or 0) * (sized.width or 0) <= SMALL_AREA
+    return bool((sized.height or 0) * (sized.width or 0) <= SMALL_AREA)
 
 
 def _check_fields(request: Request, spec: ModelSpec) -> None:

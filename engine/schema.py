@@ -298,6 +298,17 @@ def plain(value: Any) -> Any:
     return value
 
 
+def given(value: Any) -> dict[str, Any]:
+    """Return those fields of a settings dataclass that are not their defaults, as JSON-able data for `read`."""
+    cls: Any = type(value)
+    found = {name: (getattr(value, name), field.default) for name, field in fields(cls).items()}
+    return {
+        name: plain(entry)
+        for name, (entry, usual) in found.items()
+        if entry is not None and not (type(entry) is type(usual) and entry == usual)
+    }
+
+
 @functools.cache
 def _names(cls: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))

@@ -169,7 +169,7 @@ class Request:
 
     def replace(self, **changes: Any) -> Request:
         """Return a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes) if changes else self
 
     def resolve(self, spec: ModelSpec) -> Request:
         """Return the same request with every default of `spec` filled in and every rule of it checked."""

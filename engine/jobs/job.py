@@ -130,7 +130,7 @@ KEPT = tuple(name for name in Job.__slots__ if name not in KEPT_OUT)
 def plain_requests(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what was asked and what is drawn as JSON-able data, made once: it is written more than once."""
     if job.texts is None:
-        job.texts = schema.plain(job.request), schema.plain(job.resolved)
+        job.texts = schema.given(job.request), schema.given(job.resolved)
     return job.texts
 
 

@@ -118,7 +118,7 @@ class Null:
         if job["step"] < job["steps"]:
             self.jobs.append(job)
             return
-        count = request["num_outputs_per_prompt"]
+        count = request.get("num_outputs_per_prompt", 1)
         self.finish(job, request, last=job["index"] + 1 == count)
         if job["index"] + 1 < count:
             self.jobs.append({**job, "index": job["index"] + 1, "step": 0})
