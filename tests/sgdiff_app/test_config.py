@@ -169,7 +169,7 @@ def test_one_file_serves_both_commands() -> None:
     ("words", "message"),
     [
         (["--num-gpus", "2"], "--num-gpus: not available yet"),
-        (["--warmup"], "--warmup: 'request' is not available yet; available: off"),
+        (["--warmup"], "--warmup: 'request' is not available yet; available: off, server"),
         (["--vae-config.use-parallel-tiling"], "--vae-config.use-parallel-tiling: not available yet"),
         (["--attention-backend-config", "a=1"], "--attention-backend-config.a: not available yet"),
         (["--config", "c.json"], "c.json: sp_size: not available yet"),
