@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 
 from engine.errors import UsageError
 from sgdiff_app import files
 from sgdiff_app.server.errors import ApiError, invalid
 
+T = TypeVar("T")
 WRAPPERS = ("extra_body", "extra_json", "extra_params", "extra_args")
 NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")  # head[inner][]...
 MAX_DEPTH = 8  # of brackets
@@ -27,6 +29,7 @@ MAX_PARTS = 1000
 MAGIC = re.compile(r"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|....ftyp", re.DOTALL)
 NO_TEXT = re.compile(r".{0,32}?[\0-\x08\x0e-\x1f\x80-\x9f]", re.DOTALL)
 CHUNK = 2**20
+LONG = 256_000  # bytes of JSON that are read in a thread: everybody else would wait for them
 
 
 class Text(str):
@@ -37,10 +40,14 @@ class Text(str):
 
 @dataclass(slots=True)
 class Body:
-    """What a client sent: values by name, files by the name of their field in the order of the parts."""
+    """What a client sent: values by name, files by the name of their field in the order of the parts.
+
+    `wrapped` names the values that stood in a wrapper: under whatever other name, the top level wins over them.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     uploads: dict[str, list[UploadFile]] = field(default_factory=dict)
+    wrapped: frozenset[str] = frozenset()
 
     def content(self) -> dict[str, Any]:
         """Return what the body says, JSON-able, with its files as hashes. Reads the files."""
@@ -57,7 +64,7 @@ async def reading(http: HttpRequest, max_bytes: int) -> AsyncIterator[Body]:
     if kind == "multipart/form-data":
         body = await _form(http, max_bytes)
     elif kind in ("", "application/json") or kind.endswith("+json"):
-        body = Body(_unwrapped(parse(await http.body())))
+        body = await _aside(_document, await http.body())
     else:
         message = f"content-type: must be application/json or multipart/form-data, got '{kind}'"
         raise invalid("invalid_content_type", message)
@@ -67,6 +74,22 @@ async def reading(http: HttpRequest, max_bytes: int) -> AsyncIterator[Body]:
         for parts in body.uploads.values():
             for upload in parts:
                 await upload.close()
+
+
+async def parsed(http: HttpRequest) -> dict[str, Any]:
+    """Return the JSON object in the body of a request, whatever its declared type, as `parse` does."""
+    return await _aside(parse, await http.body())
+
+
+async def _aside(work: Callable[[bytes], T], raw: bytes) -> T:
+    """Read a body; a long one in a thread."""
+    return work(raw) if len(raw) <= LONG else await asyncio.to_thread(work, raw)
+
+
+def _document(raw: bytes) -> Body:
+    body = Body()
+    body.values, body.wrapped = _unwrapped(parse(raw))
+    return body
 
 
 def parse(raw: bytes) -> dict[str, Any]:
@@ -114,9 +137,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object; a key stands once."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"'{twice[:80]}' is given twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"'{name[:80]}' is given twice")
+            seen.add(name)
     return found
 
 
@@ -124,10 +149,12 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no number of JSON")
 
 
-def _unwrapped(values: dict[str, Any]) -> dict[str, Any]:
-    """Merge what stands in wrappers into the top level, which wins."""
+def _unwrapped(values: dict[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Put what stands in wrappers behind the top level, which wins; return all values, and the names from wrappers."""
+    own = {name: entry for name, entry in values.items() if name not in WRAPPERS}
+    merged = dict(own)
     for wrapper in WRAPPERS:
-        inner = values.pop(wrapper, None)
+        inner = values.get(wrapper)
         if isinstance(inner, str):
             inner = json_text(inner, wrapper)
         if inner is None:
@@ -135,15 +162,33 @@ def _unwrapped(values: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(inner, dict):
             raise invalid(f"invalid_{wrapper}", f"{wrapper}: must be a JSON object", wrapper)
         given = {name: entry for name, entry in inner.items() if entry is not None and name not in WRAPPERS}
-        values = {**given, **values}
-    return values
+        merged = {**merged, **{name: entry for name, entry in given.items() if name not in merged}}
+    return merged, frozenset(merged.keys() - own.keys())
+
+
+class _Parser(MultiPartParser):
+    """Refuses a form that ends before its last boundary."""
+
+    def __init__(self, http: HttpRequest, max_bytes: int) -> None:
+        self.whole = False
+        bounds = {"max_files": MAX_PARTS, "max_fields": MAX_PARTS, "max_part_size": max_bytes}
+        super().__init__(http.headers, self._all(http.stream()), **bounds)
+
+    def on_end(self) -> None:
+        self.whole = True
+
+    async def _all(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self.whole:
+            raise MultiPartException("it ends before its last boundary")
 
 
 async def _form(http: HttpRequest, max_bytes: int) -> Body:
     try:
-        form = await http.form(max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=max_bytes)
-    except HTTPException as error:
-        raise invalid("invalid_form", f"the body is no valid form: {error.detail}") from error
+        form = await _Parser(http, max_bytes).parse()
+    except MultiPartException as error:
+        raise invalid("invalid_form", f"the body is no valid form: {error.message}") from error
     body, tree = Body(), _Node()
     try:
         for name, value in form.multi_items():
@@ -152,7 +197,7 @@ async def _form(http: HttpRequest, max_bytes: int) -> Body:
                 tree.put(_path(name), Text(value))
             else:
                 body.uploads.setdefault(_file_name(name), []).append(upload)
-        body.values = _unwrapped({name: node.value(name) for name, node in tree.inner.items()})
+        body.values, body.wrapped = _unwrapped({name: node.value(name) for name, node in tree.inner.items()})
     except ApiError:
         await form.close()
         raise

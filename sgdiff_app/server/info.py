@@ -143,7 +143,7 @@ async def load(http: Request) -> Response:
 
 async def _wanted(http: Request) -> str:
     """Return the name in the body of a request to load a model. Raises ApiError."""
-    values = body.parse(await http.body())
+    values = await body.parsed(http)
     for key in values:
         if key != "model":
             raise ApiError(400, "unknown_parameter", f"{key[:80]}: unknown name; known: model", key[:80])

@@ -88,7 +88,7 @@ async def cancel(http: Request, job_id: str) -> Response:
 async def change(http: Request, job_id: str) -> Response:
     """Change when a job starts, or mark it."""
     service = service_of(http)
-    values = body.parse(await http.body())
+    values = await body.parsed(http)
     for name in values:
         if name not in CHANGEABLE:
             message = f"{name[:SHOWN]}: unknown name{suggest(name[:SHOWN], CHANGEABLE)}; known: {listed(CHANGEABLE)}"

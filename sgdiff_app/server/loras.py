@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from engine.errors import SgdiffError, UsageError, listed, suggest
+from engine.errors import UsageError, listed, shown, suggest
 from engine.lora import refs
-from sgdiff_app.server import body, errors, places
+from sgdiff_app.server import body, places
 from sgdiff_app.server.errors import invalid
 from sgdiff_app.server.service import Service, service_of
 
 router = APIRouter()
-Handler = Callable[[Request], Awaitable[Response]]
-SHOWN = 80  # characters of a wrong value that a message repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +46,11 @@ MERGE: Mapping[str, Argument] = {"target": Argument(str, "a text"), "strength": 
 UNMERGE: Mapping[str, Argument] = {"target": MERGE["target"]}
 
 
-def with_detail(handler: Handler) -> Handler:
-    """Have the errors of a route carry `detail` too, which clients of other servers read."""
-
-    @functools.wraps(handler)
-    async def answer(http: Request) -> Response:
-        try:
-            return await handler(http)
-        except SgdiffError as error:
-            told = await errors.known(http, error)
-            content = {"detail": error.message, **json.loads(bytes(told.body))}
-            kept = {name: value for name, value in told.headers.items() if not name.startswith("content-")}
-            return JSONResponse(content, told.status_code, kept)
-
-    return answer
-
-
 @router.post("/v1/set_lora")
-@with_detail
 async def set_lora(http: Request) -> Response:
     """Have these adapters, in this order, in all requests that come after the answer."""
     service = service_of(http)
-    given = _read(SET, await http.body())
+    given = _read(SET, await body.parsed(http))
     if "lora_nickname" not in given:
         raise invalid("missing_parameter", "lora_nickname: required", "lora_nickname")
     columns = (given.get(name) for name in ("lora_path", "target", "strength", "weight_name", "lora_alpha"))
@@ -92,10 +72,9 @@ async def set_lora(http: Request) -> Response:
 
 
 @router.post("/v1/merge_lora_weights")
-@with_detail
 async def merge(http: Request) -> Response:
     """Have the adapters that were set in effect again."""
-    given = {"target": refs.ALL, "strength": 1.0, **_read(MERGE, await http.body())}
+    given = {"target": refs.ALL, "strength": 1.0, **_read(MERGE, await body.parsed(http))}
     refs.check_target(given["target"])
     refs.check_strength(given["strength"])
     service = service_of(http)
@@ -105,17 +84,15 @@ async def merge(http: Request) -> Response:
 
 
 @router.post("/v1/unmerge_lora_weights")
-@with_detail
 async def unmerge(http: Request) -> Response:
     """Draw with base weights; the adapters stay loaded."""
-    given = {"target": refs.ALL, **_read(UNMERGE, await http.body())}
+    given = {"target": refs.ALL, **_read(UNMERGE, await body.parsed(http))}
     refs.check_target(given["target"])
     await _call(service_of(http), "unmerge_lora", given)
     return _done(f"LoRA unmerged on {given['target']}")
 
 
 @router.get("/v1/list_loras")
-@with_detail
 async def list_loras(http: Request) -> Response:
     """Tell which adapters are loaded, and which are in effect where. Waits for a worker in place of one that died."""
     service = service_of(http)
@@ -136,13 +113,12 @@ def _done(message: str, warnings: list[str] | None = None) -> Response:
     return JSONResponse({"status": "ok", "message": message, "warnings": warnings or []})
 
 
-def _read(known: Mapping[str, Argument], raw: bytes) -> dict[str, Any]:
+def _read(known: Mapping[str, Argument], values: dict[str, Any]) -> dict[str, Any]:
     """Return what a body says, JSON whatever its declared type, every value checked. Raises ApiError."""
-    values = body.parse(raw)
     for name, value in values.items():
         if name not in known:
-            message = f"{name[:SHOWN]}: unknown name{suggest(name[:SHOWN], known)}; known: {listed(known)}"
-            raise invalid("unknown_parameter", message, name[:SHOWN])
+            message = f"{shown(name)}: unknown name{suggest(shown(name), known)}; known: {listed(known)}"
+            raise invalid("unknown_parameter", message, shown(name))
         _check(name, value, known[name])
     return values
 
@@ -152,10 +128,10 @@ def _check(name: str, value: Any, wanted: Argument) -> None:
     entries = value if wanted.many and isinstance(value, list) else [value]
     if not all(_is(entry, wanted.type) or (wanted.gaps and entry is None) for entry in entries):
         noun = f"{wanted.noun} or a list of them" if wanted.many else wanted.noun
-        raise invalid("invalid_type", f"{name}: must be {noun}, got {json.dumps(value)[:SHOWN]}", name)
+        raise invalid("invalid_type", f"{name}: must be {noun}, got {shown(json.dumps(value))}", name)
     if wanted.choices and value not in wanted.choices:
         message = (
-            f"{name}: must be one of {listed(wanted.choices)}, got '{value[:SHOWN]}'{suggest(value, wanted.choices)}"
+            f"{name}: must be one of {listed(wanted.choices)}, got '{shown(value)}'{suggest(shown(value), wanted.choices)}"
         )
         raise UsageError(message, param=name)
 

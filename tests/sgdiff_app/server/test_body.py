@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from typing import Any
 
 import httpx
 import pytest
 from starlette.requests import Request as HttpRequest
 
+from sgdiff_app.server import body
 from sgdiff_app.server.body import reading
 from sgdiff_app.server.errors import ApiError
 
@@ -30,10 +33,10 @@ def read(content: bytes, kind: str | None, hold: Any = None) -> tuple[dict[str, 
     async def run() -> Any:
         headers = [(b"content-type", kind.encode())] if kind is not None else []
         http = HttpRequest({"type": "http", "method": "POST", "path": "/", "headers": headers, "app": None}, receive)
-        async with reading(http, MB) as body:
+        async with reading(http, MB) as told:
             if hold is not None:
-                return hold(body)
-            return body.values, {name: [await one.read() for one in files] for name, files in body.uploads.items()}
+                return hold(told)
+            return told.values, {name: [await one.read() for one in files] for name, files in told.uploads.items()}
 
     return asyncio.run(run())  # type: ignore[no-any-return]
 
@@ -86,6 +89,30 @@ def test_what_is_no_json(content: bytes, words: str) -> None:
     error = refusal(content)
     assert error.code == "invalid_json"
     assert words in error.message
+
+
+def test_a_key_given_twice_among_many_is_found_in_linear_time() -> None:
+    def seconds(count: int) -> float:
+        content = ("{" + "".join(f'"k{i}":1,' for i in range(count)) + f'"k{count - 1}":2}}').encode()
+        begun = time.process_time()
+        assert f"'k{count - 1}' is given twice" in refusal(content).message
+        return time.process_time() - begun
+
+    small, large = (min(seconds(count) for _ in range(3)) for count in (2_000, 32_000))
+    assert large < small * 80  # 16 times the keys; each against each would take 256 times as long
+
+
+def test_a_long_body_is_read_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[int] = []
+
+    def parse(raw: bytes) -> dict[str, Any]:
+        readers.append(threading.get_ident())
+        return {}
+
+    monkeypatch.setattr(body, "parse", parse)
+    for size in (10, 300_000):
+        read(b'{"prompt": "' + b"a" * size + b'"}', "application/json")
+    assert [reader == threading.get_ident() for reader in readers] == [True, False]
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "application/xml"])
@@ -171,6 +198,10 @@ def test_a_prompt_that_begins_like_a_picture_is_a_text() -> None:
     [
         b"--x\r\nnonsense\r\n\r\n1\r\n--x--",
         b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--",
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1',
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n1\r\n',
+        b"",
         b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"1" * (MB + 1) + b"\r\n--x--",
     ],
 )
