@@ -110,6 +110,15 @@ class Cancelled(SgdiffError):
     exit_status = 130
 
 
+SHOWN = 80  # characters of a wrong value that a message repeats
+
+
+def shown(value: object) -> str:
+    """Return a value as a message repeats it: cut short when it is long."""
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

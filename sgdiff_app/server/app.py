@@ -7,11 +7,12 @@ import importlib
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse
 
 from engine.errors import SgdiffError
 from sgdiff_app import __version__
-from sgdiff_app.server import errors, inputs, openapi
+from sgdiff_app.server import docs, errors, inputs, openapi
 from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import ClientGone, Service
 
@@ -39,14 +40,20 @@ def routers() -> list[APIRouter]:
 
 def routes(service: Service) -> FastAPI:
     """Return the application behind the gate."""
-    app = FastAPI(title="sgdiff-app", version=__version__, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="sgdiff-app", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     service.queue.observers.append(lambda job: inputs.tidy(service, job))
     for router in routers():
         app.include_router(router)
     root = service.options.root_path.strip("/")
-    described = functools.cache(lambda: openapi.document(routers(), root and f"/{root}"))
+    prefix = root and f"/{root}"
+    described = functools.cache(lambda: openapi.document(routers(), prefix))
     app.openapi = described  # type: ignore[method-assign]
+
+    async def list_routes(http: Request) -> HTMLResponse:
+        return HTMLResponse(docs.page(described(), prefix))
+
+    app.add_route("/docs", list_routes)
     app.add_exception_handler(SgdiffError, errors.known)
     app.add_exception_handler(HTTPException, errors.of_framework)
     app.add_exception_handler(ClientGone, errors.left)

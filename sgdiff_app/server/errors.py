@@ -20,6 +20,7 @@ from engine.errors import (
     UploadFailed,
     UsageError,
     WorkerDied,
+    shown,
 )
 from sgdiff_app.server.request_log import request_id
 
@@ -34,6 +35,10 @@ NOT_THERE = (
 )  # fmt: skip
 ASKED_WRONG = ("lora_", "invalid_", "unsupported_", "missing_", "too_many_")  # codes that a worker has for requests
 TOO_LARGE = ("body_too_large", "image_too_large")
+# Routes whose errors carry `detail` too, which clients of other servers read.
+DETAILED = ("/v1/set_lora", "/v1/merge_lora_weights", "/v1/unmerge_lora_weights", "/v1/list_loras")
+NO_STORE = {"cache-control": "no-store"}
+LONGEST = 1000  # characters of a message, whatever of the request it repeats
 CLIENT_GONE = 499  # of the log alone: nobody is there who could read it
 
 
@@ -66,14 +71,20 @@ def type_of(status: int) -> str:
 def envelope(error: SgdiffError) -> dict[str, Any]:
     """Return the body of an error; all four keys are always there."""
     status, _ = status_of(error)
-    code, param = code_of(error), error.param
-    return {"error": {"message": error.message, "type": type_of(status), "param": param, "code": code}}
+    code, param = code_of(error), error.param and shown(error.param)
+    return {"error": {"message": message_of(error), "type": type_of(status), "param": param, "code": code}}
+
+
+def message_of(error: SgdiffError) -> str:
+    """Return what a client is told, of bounded length."""
+    text = error.message
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def code_of(error: SgdiffError) -> str:
     """Return the code of an error: a wrong value is named after its field."""
     if error.code == UsageError.code and error.param:
-        return f"invalid_{error.param}"
+        return f"invalid_{shown(error.param)}"
     return error.code
 
 
@@ -101,10 +112,11 @@ def status_of(error: SgdiffError) -> tuple[int, dict[str, str]]:
     return 500, dict(NEVER_AGAIN)
 
 
-def response(error: SgdiffError) -> Response:
-    """Return the answer that tells of an error."""
+def response(error: SgdiffError, path: str = "") -> Response:
+    """Return the answer that tells of an error of a request for a path."""
     status, headers = status_of(error)
-    return JSONResponse(envelope(error), status, {"cache-control": "no-store", **headers})
+    detail = {"detail": message_of(error)} if path.endswith(DETAILED) else {}
+    return JSONResponse({**detail, **envelope(error)}, status, {**NO_STORE, **headers})
 
 
 def of_job(error: Mapping[str, str]) -> SgdiffError:
@@ -123,7 +135,7 @@ async def known(request: Request, error: Exception) -> Response:
     """Answer for an error with a message for the user."""
     assert isinstance(error, SgdiffError)
     request.scope["error_code"] = code_of(error)
-    return response(error)
+    return response(error, request.url.path)
 
 
 async def left(request: Request, error: Exception) -> Response:
@@ -135,17 +147,17 @@ async def of_framework(request: Request, error: Exception) -> Response:
     """Answer for an unknown route or a wrong method."""
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
-    place = f"{request.method} {request.url.path}"
+    place = f"{request.method} {shown(request.url.path)}"
     texts = {404: f"there is no route {place}", 405: f"{place}: this method is not allowed here"}
     text = texts.get(error.status_code, str(error.detail))
     code = request.scope["error_code"] = codes.get(error.status_code, "invalid_request")
-    return response(ApiError(error.status_code, code, text, headers=error.headers))
+    return response(ApiError(error.status_code, code, text, headers=error.headers), request.url.path)
 
 
 async def unknown(request: Request, error: Exception) -> Response:
     """Answer for a bug of ours; the log has the traceback, the client does not."""
     logger.error("%s %s %s failed", request_id.get(), request.method, request.url.path, exc_info=error)
-    return response(unexplained())
+    return response(unexplained(), request.url.path)
 
 
 def unexplained() -> SgdiffError:

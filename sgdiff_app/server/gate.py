@@ -86,11 +86,11 @@ class Exchange:
                 await self.gate.app(self.scope, self.receive, self.send)
         except SgdiffError as error:
             self.scope["error_code"] = errors.code_of(error)
-            await errors.response(error)(self.scope, self.inner, self.send)
+            await errors.response(error, self.path)(self.scope, self.inner, self.send)
         except Exception as error:
             if not self.status:  # else the application has answered and told of it
                 logger.error("%s %s %s failed", self.id, self.method, self.target(), exc_info=error)
-                await errors.response(errors.unexplained())(self.scope, self.inner, self.send)
+                await errors.response(errors.unexplained(), self.path)(self.scope, self.inner, self.send)
         finally:
             request_id.reset(mark)
             self.note()

@@ -130,9 +130,7 @@ def _check(name: str, value: Any, wanted: Argument) -> None:
         noun = f"{wanted.noun} or a list of them" if wanted.many else wanted.noun
         raise invalid("invalid_type", f"{name}: must be {noun}, got {shown(json.dumps(value))}", name)
     if wanted.choices and value not in wanted.choices:
-        message = (
-            f"{name}: must be one of {listed(wanted.choices)}, got '{shown(value)}'{suggest(shown(value), wanted.choices)}"
-        )
+        message = f"{name}: must be one of {listed(wanted.choices)}, got '{shown(value)}'{suggest(shown(value), wanted.choices)}"
         raise UsageError(message, param=name)
 
 

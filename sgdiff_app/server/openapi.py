@@ -28,7 +28,6 @@ BINARY: Schema = {"type": "string", "format": "binary"}
 # Every route may answer so: keys and hosts, a body that is too large, a fault of ours.
 ALWAYS = (400, 401, 403, 413, 500)
 DRAWS = (404, 429, 502, 503)
-BEFORE = (401, 403, 413)  # refused before any route has a say
 WHY = {
     200: "Done", 206: "A part of it", 302: "Where it is", 400: "Something is wrong",
     401: "No valid key", 403: "Origin or host refused", 404: "Not there",
@@ -243,9 +242,7 @@ def _refusal(told: Operation, status: int) -> dict[str, Any]:
     if status < 400:
         content = {media: {"schema": BINARY} for media in told.media} if status == 206 else {}
         return {"description": WHY[status], **({"content": content} if content else {})}
-    schema_: Schema = named(told.error if status not in BEFORE else "Error")
+    schema_: Schema = named(told.error)
     if status == 503 and told.answer == "Alive":
         schema_ = named("NotReady")
-    elif status == 500 and told.error != "Error":
-        schema_ = {"anyOf": [named(told.error), named("Error")]}
     return {"description": WHY[status], "content": {JSON: {"schema": schema_}}}

@@ -31,11 +31,24 @@ def test_below_a_prefix_of_a_proxy(start: Starter) -> None:
 
 
 def test_unknown_routes_and_wrong_methods(server: Running) -> None:
-    for method, path, status, code in (("GET", "/v1/meshes", 404, "not_found"), ("GET", "/stats", 404, "not_found"),
-                                       ("DELETE", "/health", 405, "method_not_allowed")):  # fmt: skip
+    for method, path, status, code in (
+        ("GET", "/v1/meshes", 404, "not_found"),
+        ("GET", "/stats", 404, "not_found"),
+        ("GET", "/health/", 404, "not_found"),
+        ("POST", "/v1/images/generations/", 404, "not_found"),
+        ("GET", "/v1/jobs/x/events/y", 404, "not_found"),
+        ("DELETE", "/health", 405, "method_not_allowed"),
+        ("OPTIONS", "/health", 405, "method_not_allowed"),
+        ("PROPFIND", "/v1/jobs", 405, "method_not_allowed"),
+        ("PUT", "/docs", 405, "method_not_allowed"),
+    ):
         answer = server.client.request(method, path)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), path
         assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert answer.headers["x-request-id"].startswith("req_")
+        assert (status == 405) == ("allow" in answer.headers)
+    head = server.client.head("/health")  # has no body to tell why in
+    assert (head.status_code, head.content, head.headers["allow"]) == (405, b"", "GET")
 
 
 SERVE = """

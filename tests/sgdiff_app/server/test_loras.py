@@ -148,3 +148,24 @@ def test_while_the_worker_is_dead(start: Starter) -> None:
     assert refused.json()["detail"]
     assert refused.headers["retry-after"] == "15"
     assert server.client.get("/v1/list_loras").status_code == 200
+
+
+def test_what_is_refused_before_a_route_has_a_say_carries_detail_too(start: Starter) -> None:
+    server = start("--api-key", "k", "--max-body-mb", "1")
+    key = {"authorization": "Bearer k"}
+    answers = [
+        server.client.post(path, content=content, headers=headers)
+        for path, content, headers in (
+            ("/v1/set_lora", b"", {}),
+            ("/v1/list_loras", b"", key),
+            ("/v1/set_lora", b"x" * 1_100_000, key),
+            ("/v1/set_lora", b"", {**key, "host": "elsewhere.example"}),
+            ("/v1/set_lora", b"", {**key, "origin": "https://elsewhere.example"}),
+        )
+    ]
+    server.service.queue.draining = True
+    answers.append(server.client.post("/v1/unmerge_lora_weights", headers=key))
+    assert [answer.status_code for answer in answers] == [401, 405, 413, 403, 403, 503]
+    for answer in answers:
+        assert answer.json()["detail"] == answer.json()["error"]["message"]
+    assert "detail" not in server.client.post("/v1/videos", headers=key).json()
