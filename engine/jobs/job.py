@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from engine import schema
-from engine.profiler import wall
+from engine.profiler import monotonic, wall
 from engine.types import Artifact, LoraRef, Request
 
 Kind = Literal["image", "edit", "video"]
@@ -89,7 +89,9 @@ class Job:
     error: dict[str, str] | None = None
     inputs: tuple[str, ...] = ()  # files that were saved for it
     files: tuple[str, ...] = ()  # what was made beside the artifacts: thumbnails, sprite sheets
-    expired: bool = False
+    expired: bool = False  # its files are not offered any more
+    removed: bool = False  # and are gone
+    waited_s: float | None = None  # in the queue, once that is over
     inference_s: float = 0.0
     peak_memory_mb: float = 0.0
     usage: dict[str, int] = field(
@@ -101,6 +103,8 @@ class Job:
     cancelled: bool = False  # somebody asked for it, the worker has not answered yet
     deleted: bool = False  # likewise, and nothing of it is to stay
     texts: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)  # of `plain_requests`
+    taken: float | None = field(default_factory=monotonic)  # by the clock of this process, which nobody sets
+    began: float | None = None  # likewise
     drawn: int = 0  # outputs that the worker has handed over; those that are not artifacts yet are being encoded
 
     @property
@@ -115,7 +119,11 @@ class Job:
     @property
     def queue_s(self) -> float:
         """Seconds that it waited."""
-        return (self.started_at or self.completed_at or wall()) - self.created_at
+        if self.waited_s is not None:
+            return self.waited_s
+        if self.taken is not None and self.started_at is None and self.completed_at is None:
+            return monotonic() - self.taken
+        return max(0.0, (self.started_at or self.completed_at or wall()) - self.created_at)
 
     @property
     def outputs(self) -> int:
@@ -123,7 +131,7 @@ class Job:
         return self.resolved.num_outputs_per_prompt
 
 
-KEPT_OUT = ("setting", "preview", "cancelled", "deleted", "texts", "drawn", "eta_s")
+KEPT_OUT = ("setting", "preview", "cancelled", "deleted", "texts", "taken", "began", "drawn", "eta_s")
 KEPT = tuple(name for name in Job.__slots__ if name not in KEPT_OUT)
 
 
@@ -148,4 +156,4 @@ def from_json(kept: Mapping[str, Any]) -> Job:
     values["loras"] = tuple(schema.read(LoraRef, entry) for entry in values["loras"])
     values["artifacts"] = [Artifact(**entry) for entry in values["artifacts"]]
     values |= {name: tuple(values[name]) for name in ("inputs", "files")}
-    return Job(**values)
+    return Job(**{**values, "taken": None})

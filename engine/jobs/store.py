@@ -6,16 +6,19 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine import log
-from engine.errors import OutputError, UsageError
+from engine.errors import OutputError, UsageError, shown
 from engine.jobs.job import Job, from_json, order_of, to_json
+from engine.jobs.lock import Lock
 from engine.profiler import wall
 
 logger = log.get(__name__)
 
-TABLES = """
+VERSION = 1  # of the tables; a database of a newer program is not opened
+TABLES = f"""
 create table if not exists jobs (
     id text primary key, ord text not null unique, kind text not null, status text not null, starred integer not null,
     expires_at real, body text not null
@@ -24,50 +27,79 @@ create index if not exists by_kind on jobs (kind, ord);
 create index if not exists by_status on jobs (status, ord);
 create index if not exists by_expiry on jobs (expires_at) where expires_at is not null;
 create table if not exists requests (key text primary key, digest text not null, job text not null, at real not null);
+pragma user_version = {VERSION};
 """
 REMEMBERED_S = 24 * 3600
+LAST = "~"  # after every id
+BUSY_S = 1.0  # so long is waited for another program (a backup) that has the database; callers hold locks meanwhile
+Value = str | int | float
 
 
 class JobStore:
-    """Every job that was ever taken in and not deleted. Safe in several threads."""
+    """Every job that was ever taken in and not deleted. Safe in several threads; one process at a time has it.
+
+    Whatever is read or written raises OutputError when the database cannot be used.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Open the database, made when missing; ":memory:" keeps nothing. Raises OutputError."""
         self.lock = threading.Lock()
+        self.held: Lock | None = None
         try:
             if str(path) != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self.db.execute("pragma journal_mode = wal")
-            self.db.execute("pragma synchronous = normal")
-            self.db.executescript(TABLES)
+                self.held = Lock(Path(f"{path}.lock"))
+            self.db = sqlite3.connect(path, BUSY_S, check_same_thread=False, isolation_level=None)
+            self._prepare(path)
+        except BlockingIOError as error:
+            raise OutputError(f"{Path(path).parent}: is in use by another server; choose another --data-dir") from error
         except (OSError, sqlite3.Error) as error:
+            self._release()
             raise OutputError(f"{path}: the job database cannot be opened: {error}") from error
+
+    def _prepare(self, path: str | Path) -> None:
+        """Make the tables. Raises OutputError for a database of a newer program, and leaves it as it is."""
+        [version] = self.db.execute("pragma user_version").fetchone()
+        if version > VERSION:
+            self.db.close()
+            self._release()
+            message = f"format {version}, this one knows {VERSION}; update it, or choose another --data-dir"
+            raise OutputError(f"{path}: the job database is of a newer version of this program: {message}")
+        self.db.execute("pragma journal_mode = wal")
+        self.db.execute("pragma synchronous = normal")
+        self.db.executescript(TABLES)
+
+    def _release(self) -> None:
+        if self.held is not None:
+            self.held.close()
 
     def add(self, job: Job) -> None:
         """Write a job that is new."""
-        with self.lock:
-            self.db.execute("insert into jobs values (?, ?, ?, ?, ?, ?, ?)", (job.id, job.order, job.kind, *_row(job)))
+        change = "insert into jobs (id, ord, kind, status, starred, expires_at, body) values (?, ?, ?, ?, ?, ?, ?)"
+        row = (job.id, job.order, job.kind, *_row(job))
+        with self._use() as db:
+            db.execute(change, row)
 
     def save(self, job: Job) -> None:
         """Write a job as it is now; one that was deleted stays so."""
         change = "update jobs set status = ?, starred = ?, expires_at = ?, body = ? where id = ?"
-        with self.lock:
-            self.db.execute(change, (*_row(job), job.id))
+        row = (*_row(job), job.id)
+        with self._use() as db:
+            db.execute(change, row)
 
     def mark(self, job: Job) -> None:
         """Write the status of a job alone."""
-        with self.lock:
-            self.db.execute("update jobs set status = ? where id = ?", (job.status, job.id))
+        with self._use() as db:
+            db.execute("update jobs set status = ? where id = ?", (job.status, job.id))
 
     def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
-        return next(self._read("where id = ?", (job_id,)), None)
+        return next(iter(self._read("where id = ?", (job_id,))), None)
 
-    def delete(self, job_id: str) -> None:
-        """Forget a job."""
-        with self.lock:
-            self.db.execute("delete from jobs where id = ?", (job_id,))
+    def delete(self, job_id: str) -> bool:
+        """Forget a job, also one that cannot be read; return whether there was one."""
+        with self._use() as db:
+            return db.execute("delete from jobs where id = ?", (job_id,)).rowcount > 0
 
     def page(
         self,
@@ -82,59 +114,84 @@ class JobStore:
 
         `after` is the last id of the page before, which may be deleted by now. Raises UsageError when it is no id.
         """
-        wanted, values = ["1"], list[str | int]()
+        wanted, values = ["1"], list[Value]()
         for column, value in (("kind", kind), ("status", status), ("starred", starred)):
             if value is not None:
                 wanted.append(f"{column} = ?")
                 values.append(value)
+        order = LAST if descending else ""
         if after is not None:
-            order = order_of(after)
-            if order is None:
-                raise UsageError(f"after: must be the id of a job, got '{after}'", code="invalid_cursor", param="after")
-            wanted.append(f"ord {'<' if descending else '>'} ?")
-            values.append(order)
-        direction = "desc" if descending else "asc"
-        clause = f"where {' and '.join(wanted)} order by ord {direction} limit {limit + 1:d}"
-        found = list(self._read(clause, tuple(values)))
+            given = order_of(after)
+            if given is None:
+                raise UsageError(
+                    f"after: must be the id of a job, got '{shown(after)}'", code="invalid_cursor", param="after"
+                )
+            order = given
+        sign, direction = ("<", "desc") if descending else (">", "asc")
+        clause = f"where {' and '.join(wanted)} and ord {sign} ? order by ord {direction} limit ?"
+        found, lack = list[Job](), limit + 1
+        while lack:  # more than once where rows are passed over
+            rows = self._rows(clause, (*values, order, lack))
+            found += _readable(rows)
+            if len(rows) < lack:
+                break
+            order, lack = rows[-1][0].rpartition("_")[2], limit + 1 - len(found)
         return found[:limit], len(found) > limit
 
     def unfinished(self) -> list[Job]:
         """Return the jobs that were queued or running when the last process ended, the oldest first."""
-        return list(self._read("where status in ('queued', 'running') order by ord", ()))
+        return self._read("where status in ('queued', 'running') order by ord", ())
 
     def expired(self, now: float) -> list[Job]:
         """Return the jobs whose files are to go."""
-        return list(self._read("where expires_at <= ?", (now,)))
+        return self._read("where expires_at <= ?", (now,))
 
     def remember(self, key: str, digest: str, job_id: str) -> tuple[str, str] | None:
         """Bind a key of a client to a job; return the (digest, job) that it was bound to within a day, if any."""
-        with self.lock:
-            self.db.execute("delete from requests where at < ?", (wall() - REMEMBERED_S,))
-            found = self.db.execute("select digest, job from requests where key = ?", (key,)).fetchone()
+        with self._use() as db:
+            db.execute("delete from requests where at < ?", (wall() - REMEMBERED_S,))
+            found = db.execute("select digest, job from requests where key = ?", (key,)).fetchone()
             if found is None:
-                self.db.execute("insert into requests values (?, ?, ?, ?)", (key, digest, job_id, wall()))
+                change = "insert into requests (key, digest, job, at) values (?, ?, ?, ?)"
+                db.execute(change, (key, digest, job_id, wall()))
             return (str(found[0]), str(found[1])) if found else None
 
-    def forget(self, key: str) -> None:
-        """Free a key whose request came to nothing."""
-        with self.lock:
-            self.db.execute("delete from requests where key = ?", (key,))
+    def forget(self, key: str, job_id: str) -> None:
+        """Free a key whose request came to nothing, if it is still bound to that job."""
+        with self._use() as db:
+            db.execute("delete from requests where key = ? and job = ?", (key, job_id))
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database and let another process have it."""
         with self.lock:
             self.db.close()
+            self._release()
 
-    def _read(self, clause: str, values: tuple[str | int | float, ...]) -> Iterator[Job]:
+    @contextmanager
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to one thread. Raises OutputError for what the database refuses."""
         with self.lock:
-            rows = self.db.execute(f"select id, body from jobs {clause}", values).fetchall()
-        for name, body in rows:
             try:
-                yield from_json(json.loads(body))
-            except (UsageError, TypeError, KeyError, ValueError):
-                logger.warning("job %s: written by another version of this program, passed over", name)
+                yield self.db
+            except sqlite3.Error as error:
+                raise OutputError(f"the job database cannot be used: {error}") from error
+
+    def _rows(self, clause: str, values: tuple[Value, ...]) -> list[tuple[str, str]]:
+        with self._use() as db:
+            return db.execute(f"select id, body from jobs {clause}", values).fetchall()
+
+    def _read(self, clause: str, values: tuple[Value, ...]) -> list[Job]:
+        return list(_readable(self._rows(clause, values)))
+
+
+def _readable(rows: list[tuple[str, str]]) -> Iterator[Job]:
+    for name, body in rows:
+        try:
+            yield from_json(json.loads(body))
+        except (UsageError, TypeError, KeyError, ValueError, AttributeError):
+            logger.warning("job %s: written by another version of this program, passed over", name)
 
 
 def _row(job: Job) -> tuple[str, bool, float | None, str]:
-    """Return what changes of a job's row; a job that has expired needs no second look."""
-    return job.status, job.starred, None if job.expired else job.expires_at, json.dumps(to_json(job))
+    """Return what changes of a job's row; one whose files are removed needs no second look."""
+    return job.status, job.starred, None if job.removed else job.expires_at, json.dumps(to_json(job))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from engine.errors import OutputError, UsageError
 from engine.jobs import Job, JobStore
 from engine.jobs.job import new_id
+from engine.jobs.store import BUSY_S, VERSION
+from engine.profiler import monotonic
 from engine.types import Request
 
 REQUEST = Request(prompt="x", seed=1, width=8, height=8)
@@ -45,11 +48,12 @@ def test_what_was_written_is_found_by_another_process(store: JobStore, tmp_path:
     job = put(store)
     job.status, job.percent = "done", 100
     store.save(job)
+    assert store.get("img_nope") is None
+    store.close()
     other = JobStore(tmp_path / "deep" / "jobs.sqlite3")
     found = other.get(job.id)
     other.close()
     assert found is not None and (found.status, found.percent, found.request) == ("done", 100, REQUEST)
-    assert store.get("img_nope") is None
 
 
 @pytest.mark.parametrize("descending", [True, False])
@@ -109,6 +113,9 @@ def test_expired_jobs_are_found_once(store: JobStore) -> None:
     assert [job.id for job in store.expired(15.0)] == [early.id]
     early.expired = True
     store.save(early)
+    assert [job.id for job in store.expired(15.0)] == [early.id]  # until its files are gone
+    early.removed = True
+    store.save(early)
     assert [job.id for job in store.expired(25.0)] == [late.id]
     kept = store.get(early.id)
     assert kept is not None and kept.expires_at == 10.0  # still told
@@ -119,12 +126,26 @@ def test_a_row_of_another_version_is_passed_over(store: JobStore, caplog: pytest
     store.db.execute('update jobs set body = \'{"request": {"nonsense": 1}}\' where id = ?', (job.id,))
     assert [found.id for found in store.page()[0]] == [other.id]
     assert "written by another version" in caplog.text
+    assert store.delete(job.id) and not store.delete(job.id)
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_rows_that_are_passed_over_hide_no_others(store: JobStore, descending: bool) -> None:
+    """Also where a whole page is passed over."""
+    jobs = [put(store) for _ in range(9)]
+    for job in (jobs[1], *jobs[3:7]):
+        store.db.execute("update jobs set body = '{}' where id = ?", (job.id,))
+    left = [job.id for job in (jobs[0], jobs[2], *jobs[7:])]
+    for limit in (1, 2, 3, 4):
+        assert walk(store, limit, descending=descending) == (left[::-1] if descending else left)
 
 
 def test_a_key_is_bound_to_the_first_job_for_a_day(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.remember("key", "digest", "img_1") is None
     assert store.remember("key", "other", "img_2") == ("digest", "img_1")
-    store.forget("key")
+    store.forget("key", "another")
+    assert store.remember("key", "a", "job3") is not None
+    store.forget("key", "job1")
     assert store.remember("key", "other", "img_2") is None
     monkeypatch.setattr("engine.jobs.store.wall", lambda: 1e12)
     assert store.remember("key", "third", "img_3") is None
@@ -150,5 +171,43 @@ def test_a_database_that_cannot_be(tmp_path: Path) -> None:
 def test_the_database_is_closed(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite3")
     store.close()
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(OutputError, match="closed"):
         store.get("img_1")
+
+
+def test_one_process_at_a_time_has_a_database(store: JobStore, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="deep: is in use by another server; choose another --data-dir"):
+        JobStore(tmp_path / "deep" / "jobs.sqlite3")
+    store.close()
+    JobStore(tmp_path / "deep" / "jobs.sqlite3").close()
+    JobStore(":memory:").close()
+    assert not Path(":memory:.lock").exists()
+
+
+def test_a_database_of_a_newer_program_is_left_alone(store: JobStore, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "jobs.sqlite3"
+    assert store.db.execute("pragma user_version").fetchone() == (VERSION,)
+    store.db.execute("alter table jobs add column more text default 'x'")
+    put(store)  # columns have names
+    store.db.execute(f"pragma user_version = {VERSION + 1}")
+    store.close()
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(OutputError, match=f"newer version of this program: format {VERSION + 1}"):
+            JobStore(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("pragma user_version").fetchone() == (VERSION + 1,)
+
+
+def test_another_program_that_writes_is_not_waited_for_long(store: JobStore, tmp_path: Path) -> None:
+    """The message names no place: clients see it."""
+    job = put(store)
+    with closing(sqlite3.connect(tmp_path / "deep" / "jobs.sqlite3", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        begin = monotonic()
+        for write in (store.save, store.mark):
+            with pytest.raises(OutputError, match="the job database cannot be used: database is locked") as caught:
+                write(job)
+            assert str(tmp_path) not in caught.value.message
+        assert monotonic() - begin < 2 * BUSY_S + 2
+        other.execute("rollback")
+    store.save(job)
