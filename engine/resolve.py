@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import log, schema
 from engine.catalog import INPAINT, SMALL_AREA, ModelSpec
-from engine.errors import InputError, UsageError, listed, suggest
+from engine.errors import InputError, UsageError, listed, shown, suggest
 from engine.types import MAX_SEED, Request
 
 logger = log.get(__name__)
@@ -79,7 +79,7 @@ def _check_fields(request: Request, spec: ModelSpec) -> None:
         if described.opt.optional:
             _check_use(name, spec)
         if name in spec.limits and value > spec.limits[name]:
-            message = f"{name}: must be at most {spec.limits[name]} for {spec.id}, got {value}"
+            message = f"{name}: must be at most {spec.limits[name]} for {spec.id}, got {shown(value)}"
             raise UsageError(message, param=name)
     _check_arguments(request, spec)
     if request.prompt is None:

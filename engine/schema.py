@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from engine.errors import NotAvailable, UsageError, listed, suggest
+from engine.errors import NotAvailable, UsageError, listed, shown, suggest
 
 T = TypeVar("T")
 # The error of a value that JSON has no form for, as pydantic would give it.
 NO_JSON: Mapping[str, Any] = {"type": "_type", "loc": (), "msg": ""}
 SCALARS = (str, int, float, bool)
-SHOWN = 80  # characters of a wrong value that a message repeats
 Kind = Literal["bool", "int", "float", "str", "list", "map", "group"]
 
 
@@ -149,7 +148,8 @@ def find(cls: type, name: str, where: str = "") -> Field:
     known = _by_any_name(cls)
     key = name.replace("-", "_")
     if key not in known:
-        raise UsageError(f"{where or name}: unknown name{suggest(key, known)}", code="unknown_parameter", param=name)
+        message = f"{shown(where or name)}: unknown name{suggest(shown(key), known)}"
+        raise UsageError(message, code="unknown_parameter", param=name)
     return known[key]
 
 
@@ -327,7 +327,7 @@ def _shown(value: Any) -> str:
             return str(inner)
 
     text = json.dumps(value, default=simple, ensure_ascii=False).encode(errors="backslashreplace").decode()
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    return shown(text)
 
 
 def _telling(errors: list[Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engine import schema
-from engine.errors import UsageError, suggest
+from engine.errors import UsageError, shown, suggest
 from sgdiff_app.settings import Path, Target, find, inside, table
 
 Origin = Literal["cli", "file", "recipe", "env", "model", "default"]
@@ -100,9 +100,8 @@ def dimensions(text: str, where: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,18})x([0-9]{1,18})", text.lower())
     width, height = (int(number) for number in found.groups()) if found else (0, 0)
     if not (width and height):
-        raise UsageError(
-            f"{where}: must be WIDTHxHEIGHT with positive integers, got '{text}'", code="invalid_size", param="size"
-        )
+        message = f"{where}: must be WIDTHxHEIGHT with positive integers, got '{shown(text)}'"
+        raise UsageError(message, code="invalid_size", param="size")
     return width, height
 
 

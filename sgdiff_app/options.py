@@ -9,6 +9,7 @@ from engine.schema import Ge, Le, MaxLen, Opt
 from engine.types import OUTPUT, PROFILING, SAMPLING
 
 LOADING, COMPILE, SERVER, PROGRAM = "Model and loading", "Compile, graphs, warm-up", "Server", "Program"
+MB = 10**6  # bytes, in every setting that ends in _mb
 Level = Literal["debug", "info", "warning", "error"]
 
 

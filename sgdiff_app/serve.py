@@ -35,7 +35,7 @@ logger = log.get(__name__)
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 PORTS = 100  # so many ports are tried when the first is taken and need not be this one
 BACKLOG = 2048  # connections that wait to be accepted
-KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that none is closed while a request is on its way
+IDLE_S = 75  # longer than clients keep idle connections, so that none is closed while a request is on its way
 CLOSING_S = 5  # what streams get to end once nothing runs any more
 LOOK_S = 0.1  # between two looks at whether the model could be loaded
 
@@ -235,7 +235,7 @@ def _server(gate: Gate) -> uvicorn.Server:
             lifespan="off",
             access_log=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=CLOSING_S,
         )
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine import schema
 from engine.config import EngineConfig
-from engine.errors import UsageError, listed, suggest
+from engine.errors import UsageError, listed, shown, suggest
 from engine.types import LoraRef
 
 ALL = "all"
@@ -92,13 +92,13 @@ def check(refs: tuple[LoraRef, ...], target: str = "loras", strength: str = "str
         if ref.path == "":
             raise UsageError("lora_path: must not be empty", param="lora_path")
         if ref.path is None and (ref.weight_name, ref.alpha, ref.modules) != (None, None, None):
-            message = f"lora_path: '{ref.name}' needs its path too, to be loaded in another way"
+            message = f"lora_path: '{shown(ref.name)}' needs its path too, to be loaded in another way"
             raise UsageError(message, code="missing_parameter", param="lora_path")
         if ref.name is not None and not 1 <= len(ref.name) <= LONGEST:
-            message = f"lora_nickname: must have 1 to {LONGEST} characters, got '{ref.name}'"
+            message = f"lora_nickname: must have 1 to {LONGEST} characters, got '{shown(ref.name)}'"
             raise UsageError(message, param="lora_nickname")
         if nickname(ref) in seen:
-            raise UsageError(f"lora_nickname: '{nickname(ref)}' is there twice", param="lora_nickname")
+            raise UsageError(f"lora_nickname: '{shown(nickname(ref))}' is there twice", param="lora_nickname")
         seen.add(nickname(ref))
         check_strength(ref.scale, strength)
         if ref.alpha is not None and not 0 < ref.alpha <= STRONGEST:
@@ -119,7 +119,7 @@ def check_strength(strength: float, param: str = "strength") -> None:
 def check_target(target: str, param: str = "target") -> None:
     """Raise UsageError for a target that no model has."""
     if target not in TARGETS:
-        message = f"{param}: must be one of {listed(TARGETS)}, got '{target}'{suggest(target, TARGETS)}"
+        message = f"{param}: must be one of {listed(TARGETS)}, got '{shown(target)}'{suggest(shown(target), TARGETS)}"
         raise UsageError(message, code="invalid_lora_target", param=param)
 
 

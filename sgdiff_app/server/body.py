@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 
-from engine.errors import UsageError
+from engine.errors import UsageError, shown
 from sgdiff_app import files
 from sgdiff_app.server.errors import ApiError, invalid
 
@@ -66,7 +66,7 @@ async def reading(http: HttpRequest, max_bytes: int) -> AsyncIterator[Body]:
     elif kind in ("", "application/json") or kind.endswith("+json"):
         body = await _aside(_document, await http.body())
     else:
-        message = f"content-type: must be application/json or multipart/form-data, got '{kind}'"
+        message = f"content-type: must be application/json or multipart/form-data, got '{shown(kind)}'"
         raise invalid("invalid_content_type", message)
     try:
         yield body
@@ -140,7 +140,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"'{name[:80]}' is given twice")
+                raise ValueError(f"'{shown(name)}' is given twice")
             seen.add(name)
     return found
 
@@ -230,7 +230,7 @@ def _path(name: str) -> list[str]:
     """Return the parts of a name with brackets: `d[x][]` is d, x and nothing."""
     found = NAME.fullmatch(name)
     if found is None or found[2].count("[") > MAX_DEPTH:
-        raise invalid("invalid_form", f"'{name[:80]}' is no name of a field")
+        raise invalid("invalid_form", f"'{shown(name)}' is no name of a field")
     return [found[1], *re.findall(r"\[([^\[\]]*)\]", found[2])]
 
 
@@ -238,7 +238,7 @@ def _file_name(name: str) -> str:
     """Return the field of a file; `image[]` and `image[0]` belong to a list."""
     head, *rest = _path(name)
     if rest and not (len(rest) == 1 and (not rest[0] or rest[0].isdecimal())):
-        raise invalid("invalid_form", f"{name[:80]}: must not be a file", head)
+        raise invalid("invalid_form", f"{shown(name)}: must not be a file", head)
     return head
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from engine.errors import OutputError
+from engine.errors import OutputError, shown
 from engine.jobs import Job
 from engine.types import Artifact
 from sgdiff_app.server.errors import ApiError, gone, invalid
@@ -30,7 +30,7 @@ async def image_content(http: HttpRequest, image_id: str) -> Response:
     service = service_of(http)
     variant = http.query_params.get("variant", "0")
     if not (variant.isascii() and variant.isdecimal() and len(variant) <= 4):
-        raise invalid("invalid_variant", f"variant: must be the number of an output, got '{variant[:80]}'", "variant")
+        raise invalid("invalid_variant", f"variant: must be the number of an output, got '{shown(variant)}'", "variant")
     job = await find(service, image_id, "image", "edit")
     if not job.finished:
         raise gone("image_not_ready", "the image is not finished", "id")
@@ -43,7 +43,7 @@ async def find(service: Service, job_id: str, *kinds: str) -> Job:
     """Return a job of one of some kinds. Raises NotFound."""
     job = await service.aside(service.queue.get, job_id)
     if job.kind not in kinds:
-        raise gone("not_found", f"no {kinds[0]} '{job_id[:80]}'", "id")
+        raise gone("not_found", f"no {kinds[0]} '{shown(job_id)}'", "id")
     return job
 
 
@@ -124,4 +124,4 @@ def _check_range(http: HttpRequest, size: int) -> None:
         return
     if any(int(start) >= size if start else int(end) == 0 or size == 0 for start, _, end in parts):
         headers = {"content-range": f"bytes */{size}"}
-        raise ApiError(416, "invalid_range", f"range: the file has {size} bytes, got '{wanted[:80]}'", None, headers)
+        raise ApiError(416, "invalid_range", f"range: the file has {size} bytes, got '{shown(wanted)}'", None, headers)

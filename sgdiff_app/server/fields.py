@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from engine import schema
 from engine.env import FALSE, TRUE
-from engine.errors import NotAvailable, UsageError, listed, suggest
+from engine.errors import NotAvailable, UsageError, listed, shown, suggest
 from engine.lora import refs
 from engine.schema import Field, Ge, Le, MaxLen, Opt
 from engine.types import LORA, OUTPUT, PROFILING, SAMPLING, ImageFormat, LoraRef, Request, Task
@@ -100,8 +100,9 @@ class Door(Generic[T]):
 
 INPUT_PATHS = ("image_path", "mask_path", "video_path")  # filled from files and URLs
 CALLED = {"num_outputs_per_prompt": "n", "image_path": "image", "mask_path": "mask"}
-GENERATIONS = Door(ImageFields, CALLED)
-EDITS = Door(EditFields, CALLED, ("image", "images", "mask"))
+OF_VIDEOS = ("x264_preset",)
+GENERATIONS = Door(ImageFields, CALLED, absent=OF_VIDEOS)
+EDITS = Door(EditFields, CALLED, ("image", "images", "mask"), OF_VIDEOS)
 VIDEOS = Door(VideoFields, {**CALLED, "image_path": "input_reference"}, ("input_reference",), ("output_format",))
 
 IGNORED = ("user", "safety_identifier", "moderation", "style", "complexity", "input_fidelity")
@@ -116,7 +117,6 @@ ROUNDING = ("exact", "lossless")
 INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?")
 SECONDS = re.compile(r"[1-9][0-9]{0,5}")
-MAX_SHOWN = 80
 
 
 def read(door: Door[T], body: Body, options: ServerOptions, data: Path) -> tuple[Request, T]:
@@ -128,14 +128,16 @@ def read(door: Door[T], body: Body, options: ServerOptions, data: Path) -> tuple
     for upload in body.uploads:
         if upload not in door.files:
             _find(door, upload)
-            raise invalid(f"invalid_{upload[:MAX_SHOWN]}", f"{upload[:MAX_SHOWN]}: must not be a file", upload)
+            raise invalid(f"invalid_{shown(upload)}", f"{shown(upload)}: must not be a file", upload)
     for key, value in body.values.items():
         if key in IGNORED:
             continue
         cls, found = _find(door, key)
         place = own if cls is door.fields else asked
         if found.name in place:
-            message = f"{key}: given twice, also under another name of {found.name}"
+            if key in body.wrapped:
+                continue  # the top level, or a wrapper before this one, has it under another name
+            message = f"{shown(key)}: given twice, also under another name of {found.name}"
             raise UsageError(message, param=door.names.get(found.name, found.name))
         place[found.name] = _checked(door, cls, found, key, value)
     return _finish(door, own, asked, options, data)
@@ -152,15 +154,15 @@ def renamed(door: Door[Any], error: UsageError) -> UsageError:
 def _find(door: Door[Any], key: str) -> tuple[type, Field]:
     if key in door.known:
         return door.known[key]
-    shown = key[:MAX_SHOWN]
+    name = shown(key)
     if key in NOT_ALLOWED:
         hint = "; send the image itself, or its URL" if key.startswith(("image", "mask")) else ""
-        raise invalid("parameter_not_allowed", f"{shown}: paths of the server are not for clients{hint}", key)
+        raise invalid("parameter_not_allowed", f"{name}: paths of the server are not for clients{hint}", key)
     if key in NOT_OFFERED or key.startswith("progressive_") or key in door.absent:
-        raise invalid("unsupported_parameter", f"{shown}: not offered here", key)
+        raise invalid("unsupported_parameter", f"{name}: not offered here", key)
     if key in schema.fields(EditFields):
-        raise invalid("unknown_parameter", f"{shown}: a field of /v1/images/edits, not of this route", shown)
-    raise invalid("unknown_parameter", f"{shown}: unknown name{suggest(shown, door.known)}", shown)
+        raise invalid("unknown_parameter", f"{name}: a field of /v1/images/edits, not of this route", key)
+    raise invalid("unknown_parameter", f"{name}: unknown name{suggest(name, door.known)}", key)
 
 
 def _checked(door: Door[Any], cls: type, found: Field, key: str, value: Any) -> Any:
@@ -235,7 +237,7 @@ def _finish(
     if not prompt.strip():
         raise UsageError("prompt: must have at least 1 character", param="prompt")
     if own.get("seconds") is not None and not SECONDS.fullmatch(str(own["seconds"])):
-        raise UsageError(f"seconds: must be a positive integer, got '{own['seconds']}'", param="seconds")
+        raise UsageError(f"seconds: must be a positive integer, got '{shown(own['seconds'])}'", param="seconds")
     _size(own, asked)
     _loras(own, asked, options)
     for name in MODEL_PATHS:
@@ -268,7 +270,7 @@ def _size(own: Mapping[str, Any], asked: dict[str, Any]) -> None:
     for name, side in zip(("width", "height"), dimensions(size, "size"), strict=True):
         given = asked.get(name)
         if given is not None and given != side:
-            raise invalid("conflicting_size", f"size: {size} contradicts {name} {given}", "size")
+            raise invalid("conflicting_size", f"size: {size} contradicts {name} {shown(given)}", "size")
         asked[name] = side
 
 

@@ -12,6 +12,7 @@ from engine import log
 from engine.errors import Draining, SgdiffError
 from engine.jobs.job import new_id
 from engine.profiler import monotonic
+from sgdiff_app.options import MB
 from sgdiff_app.server import errors
 from sgdiff_app.server.access import OPEN
 from sgdiff_app.server.errors import ApiError
@@ -28,7 +29,6 @@ logger = log.get(__name__)
 READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 METHODS = (*READING, "POST", "PATCH", "PUT", "DELETE")
 CANCEL = "/cancel"  # helps a server that is about to end
-MB = 10**6
 LINGER_S = 10.0  # so long a body that is too large is read and thrown away: until then nobody listens to an answer
 
 

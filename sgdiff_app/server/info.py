@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from engine import schema
 from engine.catalog import ModelSpec
-from engine.errors import Draining
+from engine.errors import Draining, shown
 from engine.passes.precision import DENOISERS
 from engine.profiler import wall
 from sgdiff_app import __version__
@@ -146,7 +146,7 @@ async def _wanted(http: Request) -> str:
     values = await body.parsed(http)
     for key in values:
         if key != "model":
-            raise ApiError(400, "unknown_parameter", f"{key[:80]}: unknown name; known: model", key[:80])
+            raise ApiError(400, "unknown_parameter", f"{shown(key)}: unknown name; known: model", key)
     name = values.get("model")
     if name is None:
         raise invalid("missing_parameter", "model: required", "model")

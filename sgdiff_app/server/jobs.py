@@ -12,25 +12,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine import schema
-from engine.errors import listed, suggest
+from engine.errors import listed, shown, suggest
 from engine.jobs import Job
 from engine.jobs.job import KINDS, STATUSES
 from engine.profiler import monotonic
 from sgdiff_app.server import body, content, lists
-from sgdiff_app.server.errors import gone, invalid
+from sgdiff_app.server.errors import NO_STORE, gone, invalid
 from sgdiff_app.server.service import Line, Service, service_of
+from sgdiff_app.server.streaming import HEADERS, KEEP_ALIVE_S
 
 router = APIRouter()
 
-NO_STORE = {"cache-control": "no-store"}
-KEEP_ALIVE_S = 15.0  # between two comments of a stream in which nothing happens
 LOOK_S = 1.0  # so often a stream looks by itself whether its job has ended
 PREVIEW_S = 5.0  # the longest wait for a preview; most come after the step in hand
 MOST_URGENT = 1_000_000
 CHANGEABLE = ("priority", "starred")
 # Fields of a request that hold files of the server, and what clients see in place of them.
 INPUTS = {"image_path": "image", "mask_path": "mask", "video_path": "video"}
-SHOWN = 80  # characters of a wrong value that a message repeats
 
 
 @router.get("/v1/jobs")
@@ -40,7 +38,7 @@ async def listing(http: Request) -> Response:
     for name, known in (("kind", KINDS), ("status", STATUSES)):
         value = http.query_params.get(name) or None
         if value is not None and value not in known:
-            message = f"{name}: must be one of {listed(known)}, got '{value[:SHOWN]}'"
+            message = f"{name}: must be one of {listed(known)}, got '{shown(value)}'"
             raise invalid(f"invalid_{name}", message, name)
         wanted[name] = value
     return JSONResponse(await lists.page(service_of(http), http, public, **wanted))
@@ -73,8 +71,7 @@ async def events(http: Request, job_id: str) -> Response:
     """Tell of every change of a job until it ends; leaving does nothing to it."""
     service = service_of(http)
     await service.aside(service.queue.get, job_id)  # an unknown one is refused before the stream begins
-    headers = {**NO_STORE, "x-accel-buffering": "no"}
-    return StreamingResponse(_told(service, job_id), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_told(service, job_id), media_type="text/event-stream", headers=HEADERS)
 
 
 @router.post("/v1/jobs/{job_id}/cancel")
@@ -91,8 +88,8 @@ async def change(http: Request, job_id: str) -> Response:
     values = await body.parsed(http)
     for name in values:
         if name not in CHANGEABLE:
-            message = f"{name[:SHOWN]}: unknown name{suggest(name[:SHOWN], CHANGEABLE)}; known: {listed(CHANGEABLE)}"
-            raise invalid("unknown_parameter", message, name[:SHOWN])
+            message = f"{shown(name)}: unknown name{suggest(shown(name), CHANGEABLE)}; known: {listed(CHANGEABLE)}"
+            raise invalid("unknown_parameter", message, name)
     if not values:
         raise invalid("missing_parameter", f"one of {listed(CHANGEABLE)} is required")
     priority, starred = (values.get(name) for name in CHANGEABLE)

@@ -7,14 +7,13 @@ from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
-from engine.errors import listed
+from engine.errors import listed, shown
 from engine.jobs import Job
 from sgdiff_app.server.errors import invalid
 from sgdiff_app.server.service import Service
 
 DEFAULT, MOST = 20, 100
 ORDERS = ("desc", "asc")
-SHOWN = 80  # characters of a wrong value that a message repeats
 
 
 async def page(
@@ -28,7 +27,7 @@ async def page(
     count = limit(query.get("limit"))
     order = query.get("order") or ORDERS[0]
     if order not in ORDERS:
-        raise invalid("invalid_order", f"order: must be one of {listed(ORDERS)}, got '{order[:SHOWN]}'", "order")
+        raise invalid("invalid_order", f"order: must be one of {listed(ORDERS)}, got '{shown(order)}'", "order")
     wanted |= {"after": query.get("after") or None, "limit": count, "descending": order == ORDERS[0]}
 
     def look() -> dict[str, Any]:
@@ -46,5 +45,5 @@ def limit(text: str | None) -> int:
         return DEFAULT
     number = int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 0
     if not 1 <= number <= MOST:
-        raise invalid("invalid_limit", f"limit: must be an integer from 1 to {MOST}, got '{text[:SHOWN]}'", "limit")
+        raise invalid("invalid_limit", f"limit: must be an integer from 1 to {MOST}, got '{shown(text)}'", "limit")
     return number

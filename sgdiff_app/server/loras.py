@@ -118,7 +118,7 @@ def _read(known: Mapping[str, Argument], values: dict[str, Any]) -> dict[str, An
     for name, value in values.items():
         if name not in known:
             message = f"{shown(name)}: unknown name{suggest(shown(name), known)}; known: {listed(known)}"
-            raise invalid("unknown_parameter", message, shown(name))
+            raise invalid("unknown_parameter", message, name)
         _check(name, value, known[name])
     return values
 
@@ -130,7 +130,8 @@ def _check(name: str, value: Any, wanted: Argument) -> None:
         noun = f"{wanted.noun} or a list of them" if wanted.many else wanted.noun
         raise invalid("invalid_type", f"{name}: must be {noun}, got {shown(json.dumps(value))}", name)
     if wanted.choices and value not in wanted.choices:
-        message = f"{name}: must be one of {listed(wanted.choices)}, got '{shown(value)}'{suggest(shown(value), wanted.choices)}"
+        text = shown(value)
+        message = f"{name}: must be one of {listed(wanted.choices)}, got '{text}'{suggest(text, wanted.choices)}"
         raise UsageError(message, param=name)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine import catalog, hub, remote
+from engine.errors import shown
 from engine.lora import files
 from engine.urls import URL
 from sgdiff_app.server.errors import ApiError, gone, invalid
@@ -19,7 +20,7 @@ def model_path(name: str, data: Path, param: str = "model") -> str:
     Raises ApiError `invalid_model_path`, or `model_not_found` for a plain name that means nothing.
     """
     own = below(name, data / MODELS)
-    if own is not None and own.exists():
+    if own is not None and _exists(own):
         return str(own)
     if not name.isprintable() or URL.match(name) or not hub.is_portable(name):
         raise _refused(name, param)
@@ -28,7 +29,7 @@ def model_path(name: str, data: Path, param: str = "model") -> str:
     known = catalog.by_name(name)
     if known is not None:
         return known.id
-    raise gone("model_not_found", f"{param}: there is no model '{name}'", param)
+    raise gone("model_not_found", f"{param}: there is no model '{shown(name)}'", param)
 
 
 def file_path(name: str, data: Path, param: str) -> str:
@@ -37,11 +38,18 @@ def file_path(name: str, data: Path, param: str) -> str:
     Raises ApiError `invalid_model_path`.
     """
     own = below(name, data / MODELS)
-    if own is not None and own.exists():
+    if own is not None and _exists(own):
         return str(own)
-    if not remote.is_repo_id(name.partition(":")[0]) or URL.match(name) or Path(name).exists():
+    if not remote.is_repo_id(name.partition(":")[0]) or URL.match(name) or _exists(Path(name)):
         raise _refused(name, param)
     return name
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a name that is too long for a file
+        return False
 
 
 def below(name: str, folder: Path) -> Path | None:
@@ -77,10 +85,12 @@ def check_lora(path: str, weight_name: str | None, allowed: Sequence[str] | None
     except (OSError, RuntimeError, ValueError):
         inside = False
     if not inside:
-        message = f"lora_path: '{path}' is not in a folder from which adapters may be loaded (--lora-allowed-dirs)"
+        from_where = "in a folder from which adapters may be loaded (--lora-allowed-dirs)"
+        message = f"lora_path: '{shown(path)}' is not {from_where}"
         raise invalid("invalid_lora_path", message, "lora_path")
 
 
 def _refused(name: str, param: str) -> ApiError:
-    message = f"{param}: must be a hub id, a bundled model or a name below '{MODELS}' in --data-dir, got '{name[:80]}'"
+    wanted = f"a hub id, a bundled model or a name below '{MODELS}' in --data-dir"
+    message = f"{param}: must be {wanted}, got '{shown(name)}'"
     return invalid("invalid_model_path", message, param)

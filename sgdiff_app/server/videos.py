@@ -7,22 +7,19 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from engine.clips import PICTURES
-from engine.errors import listed
+from engine.errors import listed, shown
 from engine.jobs import Job
 from engine.jobs.job import PREFIXES, new_id
+from sgdiff_app.options import MB
 from sgdiff_app.server import content, lists, video_pictures
 from sgdiff_app.server.body import reading
-from sgdiff_app.server.errors import gone, invalid
+from sgdiff_app.server.errors import NO_STORE, gone, invalid
 from sgdiff_app.server.idempotency import HEADER, once
-from sgdiff_app.server.inputs import MB
 from sgdiff_app.server.service import Service, service_of
 from sgdiff_app.server.video_object import poll_headers, video
 from sgdiff_app.server.video_request import queued
 
 router = APIRouter()
-
-NO_STORE = {"cache-control": "no-store"}
-SHOWN = 80  # characters of a wrong value that a message repeats
 
 
 @router.post("/v1/videos")
@@ -38,7 +35,7 @@ async def create(http: HttpRequest) -> Response:
 @router.get("/v1/videos/characters/{name}")
 async def not_offered(http: HttpRequest) -> Response:
     """Say that a route of the OpenAI API is not offered."""
-    message = f"{http.method} {http.url.path[:SHOWN]}: not offered; POST /v1/videos makes a video, its /remix another"
+    message = f"{http.method} {shown(http.url.path)}: not offered; POST /v1/videos makes a video, its /remix another"
     raise gone("unsupported_endpoint", message)
 
 
@@ -89,7 +86,7 @@ async def video_content(http: HttpRequest, video_id: str) -> Response:
     variant = query.get("variant") or "video"
     if variant not in ("video", *PICTURES) and number(variant) is None:
         allowed = listed(("video", *PICTURES))
-        message = f"variant: must be {allowed} or the number of an output, got '{variant[:SHOWN]}'"
+        message = f"variant: must be {allowed} or the number of an output, got '{shown(variant)}'"
         raise invalid("invalid_variant", message, "variant")
     job = await content.find(service, video_id, "video")
     if not job.finished:
@@ -101,7 +98,7 @@ async def video_content(http: HttpRequest, video_id: str) -> Response:
     index = number(query.get("index") or "0")
     if index is None:
         raise invalid(
-            "invalid_index", f"index: must be the number of an output, got '{query['index'][:SHOWN]}'", "index"
+            "invalid_index", f"index: must be the number of an output, got '{shown(query['index'])}'", "index"
         )
     return await video_pictures.answer(service, http, job, index, variant)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine import errors
-from engine.errors import NotAvailable, OutOfMemory, SgdiffError, UsageError, listed, suggest
+from engine.errors import NotAvailable, OutOfMemory, SgdiffError, UsageError, listed, shown, suggest
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,7 @@ def test_suggest_names_the_closest_or_nothing(name: str, hint: str) -> None:
 def test_listed_joins_values_of_any_type() -> None:
     assert listed(["auto", 3, 0.5, None]) == "auto, 3, 0.5, None"
     assert listed([]) == ""
+
+
+def test_a_long_value_is_cut_short() -> None:
+    assert (shown("a" * 80), shown("a" * 81), shown(7)) == ("a" * 80, "a" * 77 + "...", "7")

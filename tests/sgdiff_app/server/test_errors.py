@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from engine.errors import (
 )
 from sgdiff_app.server import errors
 from sgdiff_app.server.errors import ApiError, gone, invalid
+from sgdiff_app.server.fields import GENERATIONS
+from tests.sgdiff_app.server.serving import Running
 
 AGAIN = "retry-after"
 NEVER = {"x-should-retry": "false"}
@@ -69,3 +72,50 @@ def test_each_error(error: SgdiffError, status: int, kind: str, code: str, heade
 def test_the_end_of_a_job_as_an_error(code: str, status: int) -> None:
     error = errors.of_job({"code": code, "message": "m"})
     assert (error.code, error.message, errors.status_of(error)[0]) == (code, "m", status)
+
+
+LONG = "x" * 30_000
+BODY = {"prompt": "a boat", "size": "64x48"}
+
+
+@pytest.mark.parametrize("value", [LONG, [LONG], {LONG: 1}, [{"path": LONG}], [{"name": LONG}], [{LONG: 1}], 10**4000])
+def test_no_field_is_repeated_at_length(server: Running, value: Any) -> None:
+    """Whatever a client sends, the answer is short and the fault is the client's."""
+    for name in sorted(GENERATIONS.known.keys() - {"prompt", "negative_prompt"}):
+        answer = server.client.post("/v1/images/generations", json={**BODY, name: value})
+        if answer.status_code != 200:
+            assert answer.status_code < 500 and len(answer.content) < 500, (name, answer.text[:300])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("GET", f"/v1/models/{LONG}", None, {}),
+        ("GET", f"/v1/jobs/{LONG}", None, {}),
+        ("GET", f"/v1/jobs?after={LONG}", None, {}),
+        ("GET", f"/v1/jobs?kind={LONG}", None, {}),
+        ("GET", f"/v1/videos/{LONG}", None, {}),
+        ("GET", f"/v1/images/{LONG}/content", None, {}),
+        ("GET", f"/{LONG}", None, {}),
+        ("DELETE", f"/v1/models/{LONG}", None, {}),
+        ("PATCH", "/v1/jobs/x", {LONG: 1}, {}),
+        ("POST", "/v1/models/load", {"model": LONG}, {}),
+        ("POST", "/v1/models/load", {LONG: "a"}, {}),
+        ("POST", "/v1/images/generations", {**BODY, LONG: 1}, {}),
+        ("POST", "/v1/images/edits", BODY, {"content-type": LONG}),
+        ("POST", "/v1/set_lora", {"lora_nickname": LONG}, {}),
+        ("POST", "/v1/set_lora", {"lora_nickname": "a", "target": LONG}, {}),
+        ("POST", "/v1/set_lora", {LONG: 1}, {}),
+    ],
+)
+def test_no_place_is_repeated_at_length(
+    server: Running, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]
+) -> None:
+    answer = server.client.request(method, path, json=body, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert len(answer.content) < 700 and "x" * 50 in answer.text and "x" * 81 not in answer.text
+
+
+def test_a_message_has_a_bound_whoever_words_it() -> None:
+    told = json.loads(bytes(errors.response(UsageError("a " * 9999, param="p" * 999)).body))["error"]
+    assert (len(told["message"]), len(told["param"])) == (1000, 80)

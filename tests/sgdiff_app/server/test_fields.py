@@ -225,6 +225,10 @@ def test_videos() -> None:
         assert refusal(VIDEOS, seconds=seconds)[:2] == ("invalid_seconds", "seconds")
     assert refusal(VIDEOS, response_format="url")[0] == "unknown_parameter"
     assert refusal(VIDEOS, output_format="gif")[0] == "unsupported_parameter"
+    for door in (GENERATIONS, EDITS):
+        code, param, message = refusal(door, x264_preset="fast")
+        assert (code, param, message) == ("unsupported_parameter", "x264_preset", "x264_preset: not offered here")
+    assert asked(VIDEOS, x264_preset="fast")[0].x264_preset == "fast"
 
 
 def test_errors_of_the_engine_speak_of_the_fields_of_the_request() -> None:

@@ -18,9 +18,9 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from sgdiff_app import config
-from sgdiff_app.options import ServerOptions
+from sgdiff_app.options import MB, ServerOptions
 from sgdiff_app.server.access import Access, keys_of
-from sgdiff_app.server.gate import MB, Gate
+from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import Service
 from tests.sgdiff_app.server.serving import Running
 
