@@ -25,7 +25,8 @@ async def once(service: Service, http: HttpRequest, content: Any, job_id: str) -
     """Give the job that the same request has started within a day; None when this one is to start `job_id` inside.
 
     `content` is what the body says, JSON-able, with its files as hashes. When the work inside raises, the key is free
-    again. Without the header, or after the job was deleted, None. Raises ApiError `idempotency_mismatch`.
+    again, and so it is after the job was deleted, or came to nothing while connections waited for it. Without the
+    header, None. Raises ApiError `idempotency_mismatch`.
     """
     key = http.headers.get(HEADER)
     if not key:
@@ -40,19 +41,19 @@ async def once(service: Service, http: HttpRequest, content: Any, job_id: str) -
     bound = False
     try:
         found = await service.aside(store.remember, key, digest, job_id)
-        if found is not None and found[0] != digest:
-            message = f"{HEADER}: this key was used within 24 hours for another request"
-            raise invalid("idempotency_mismatch", message)
         job = await service.aside(_job, service, found[1]) if found is not None else None
         if found is not None and job is None:
-            await service.aside(store.forget, key)
+            await service.aside(store.forget, key, found[1])
             await service.aside(store.remember, key, digest, job_id)
+        elif found is not None and found[0] != digest:
+            message = f"{HEADER}: this key was used within 24 hours for another request"
+            raise invalid("idempotency_mismatch", message)
         bound = job is None
         yield job
         bound = False
     finally:
         if bound:
-            store.forget(key)
+            store.forget(key, job_id)
         del service.keys[key]
         begun.set()
 
@@ -62,7 +63,10 @@ def _digest(path: str, content: Any) -> str:
 
 
 def _job(service: Service, job_id: str) -> Job | None:
+    """Return a job; None when it is gone, or when it ended with its connections and there is nothing of it."""
     try:
-        return service.queue.get(job_id)
+        job = service.queue.get(job_id)
     except NotFound:
         return None
+    lost = job.cancelled or job.status in ("failed", "cancelled")
+    return None if lost and not job.detached else job

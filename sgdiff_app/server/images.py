@@ -11,13 +11,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from engine.catalog import IMG2IMG, INPAINT, ModelSpec
-from engine.errors import UsageError, listed
+from engine.errors import SgdiffError, UsageError, listed
 from engine.jobs import Job, Kind
 from engine.jobs.job import new_id
 from engine.types import Request
+from sgdiff_app.options import MB
 from sgdiff_app.server import content
 from sgdiff_app.server.body import Body, reading
-from sgdiff_app.server.errors import gone, invalid, of_job
+from sgdiff_app.server.errors import NO_STORE, gone, invalid, of_job
 from sgdiff_app.server.fields import EDITS, GENERATIONS, Door, EditFields, ImageFields, read, renamed
 from sgdiff_app.server.idempotency import HEADER, once
 from sgdiff_app.server.inputs import MAX_IMAGES, Given, Inputs, sources
@@ -26,7 +27,6 @@ from sgdiff_app.server.streaming import Events, Trail, look, usage
 
 router = APIRouter()
 
-NO_STORE = {"cache-control": "no-store"}
 SMALL = 256 * 256  # pixels that are read and written faster than another thread is woken
 ALPHA = "alpha"  # a feature of a model that draws transparency
 
@@ -51,7 +51,7 @@ async def variations() -> Response:
 
 async def _answer(http: HttpRequest, door: Door[Any], kind: Kind) -> Response:
     service = service_of(http)
-    async with reading(http, service.options.max_body_mb * 2**20) as body:
+    async with reading(http, service.options.max_body_mb * MB) as body:
         request, fields = read(door, body, service.options, service.data)
         service.check_model(fields.model)
         _check(service, fields)
@@ -63,12 +63,16 @@ async def _answer(http: HttpRequest, door: Door[Any], kind: Kind) -> Response:
         follow = Trail.begin(fields.partial_images) if fields.stream else ending()
         async with once(service, http, said, job_id) as first:
             job = first or await _submit(service, door, kind, request, fields, follow, job_id, given, masks)
-    own = first is None
-    if first is not None:
-        job = await service.aside(service.queue.listen, first.id, follow.hear, fields.partial_images > 0)
+            service.hold(job)
+    try:
+        if first is not None:
+            job = await service.aside(service.queue.listen, first.id, follow.hear, fields.partial_images > 0)
+    except SgdiffError:  # deleted meanwhile
+        service.let_go(job)
+        raise
     if isinstance(follow, Trail):
-        return Events(service, job, follow, own=own, bound=key is not None)
-    return await _finish(service, http, job, follow, fields, own=own, bound=key is not None)
+        return Events(service, job, follow, bound=key is not None)
+    return await _finish(service, http, job, follow, fields, bound=key is not None)
 
 
 def _check(service: Service, fields: ImageFields) -> None:
@@ -158,14 +162,13 @@ async def _submit(
 
 
 async def _finish(
-    service: Service, http: HttpRequest, job: Job, follow: Line, fields: ImageFields, *, own: bool, bound: bool
+    service: Service, http: HttpRequest, job: Job, follow: Line, fields: ImageFields, *, bound: bool
 ) -> Response:
-    """Wait for a job and answer with what was drawn. A key that is bound to a job that came to nothing is freed."""
+    """Wait for a job and answer with what was drawn."""
     try:
-        await finished(service, job, follow, http, cancel=own)
+        await finished(job, follow, http)
     finally:
-        if bound and own and job.status != "done":
-            await service.aside(service.queue.store.forget, http.headers[HEADER])
+        service.let_go(job)
     if job.error is not None:
         raise of_job(job.error)
     as_url = fields.response_format == "url"

@@ -13,11 +13,11 @@ from starlette.datastructures import UploadFile
 from engine import fetch, media, urls
 from engine.errors import InputError
 from engine.jobs import Job
+from sgdiff_app.options import MB
 from sgdiff_app.server.errors import ApiError, invalid
 from sgdiff_app.server.service import Service
 
 MAX_IMAGES = 16
-MB = 1_000_000
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 Given = UploadFile | str  # a file of a form, or a URL or data URI
 
@@ -32,7 +32,9 @@ class Inputs:
 
     async def image(self, given: Given, param: str) -> str:
         """Return where an image is kept from now on. Raises ApiError, with what was saved before still there."""
-        return await self.service.aside(self._keep, given, f"{self.job_id}_{len(self.saved)}", param)
+        fetches = isinstance(given, str) and urls.is_url(given)
+        away = self.service.apart if fetches else self.service.aside
+        return await away(self._keep, given, f"{self.job_id}_{len(self.saved)}", param)
 
     def drop(self) -> None:
         """Remove what was saved: there is no job for it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +18,7 @@ from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.engine import resolve
 from engine.env import Environment
-from engine.errors import Draining, WorkerDied
+from engine.errors import Draining, NotFound, WorkerDied, shown
 from engine.jobs import Job, JobQueue, Kind
 from engine.jobs.job import new_id
 from engine.jobs.queue import Change
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from sgdiff_app.server.metrics import Metrics
 
 T = TypeVar("T")
+LONG = 16  # threads for work that may take many seconds, such as downloads
 WAIT_S = 0.02  # between two looks at whether the model is there
 
 
@@ -83,6 +86,8 @@ class Service:
     access: Access = field(default_factory=Access)
     metrics: Metrics | None = None
     keys: dict[str, asyncio.Event] = field(default_factory=dict)  # of clients whose requests are being taken in
+    waiters: Counter[str] = field(default_factory=Counter)  # connections by the job that they wait for
+    long: Executor = field(default_factory=lambda: ThreadPoolExecutor(LONG, "long"))
     first: EngineConfig = field(init=False)  # of the model that the server was started with
 
     def __post_init__(self) -> None:
@@ -120,7 +125,7 @@ class Service:
         """Raise ApiError for a model that is not the one that is served."""
         if model is None or self.is_served(model):
             return
-        raise gone("model_not_found", f"the model '{model}' is not served here; it is '{self.name}'", "model")
+        raise gone("model_not_found", f"the model '{shown(model)}' is not served here; it is '{self.name}'", "model")
 
     async def ready(self) -> None:
         """Wait until requests can run: while the model loads for a bounded time, while it warms up as long as needed.
@@ -195,9 +200,27 @@ class Service:
         finally:
             self.queue.unlisten(job_id, line.hear)
 
+    def hold(self, job: Job) -> None:
+        """Count a connection that waits for a job."""
+        self.waiters[job.id] += 1
+
+    def let_go(self, job: Job) -> None:
+        """Count one less; a job that is not detached ends with the last."""
+        self.waiters[job.id] -= 1
+        if self.waiters[job.id] > 0:
+            return
+        del self.waiters[job.id]
+        if not job.detached and not job.finished:
+            with suppress(NotFound):  # deleted meanwhile
+                self.queue.cancel(job.id)
+
     async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do blocking work in a thread."""
         return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+    async def apart(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do work that may take many seconds in one of few threads of its own, so that none is taken from the rest."""
+        return await asyncio.get_running_loop().run_in_executor(self.long, work, *arguments)
 
 
 def ending() -> Ending:
@@ -220,16 +243,14 @@ async def until_gone(http: HttpRequest) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
 
 
-async def finished(service: Service, job: Job, changes: Line, http: HttpRequest, cancel: bool = True) -> None:
-    """Wait for the end of a job. Raises ClientGone; with `cancel`, the job then ends with its connection."""
+async def finished(job: Job, changes: Line, http: HttpRequest) -> None:
+    """Wait for the end of a job. Raises ClientGone."""
     async with until_gone(http) as leaving:
         while not job.finished:
             hearing = asyncio.ensure_future(changes.changes.get())
             done, _ = await asyncio.wait((hearing, leaving), return_when=asyncio.FIRST_COMPLETED)
             if hearing not in done:
                 hearing.cancel()
-                if cancel:
-                    service.queue.cancel(job.id)
                 raise ClientGone
 
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -14,17 +13,16 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.errors import NotFound, SgdiffError
+from engine.errors import SgdiffError
 from engine.jobs import Job
 from engine.jobs.queue import Change
 from engine.profiler import wall
 from sgdiff_app.server import content
-from sgdiff_app.server.errors import envelope, of_job
-from sgdiff_app.server.idempotency import HEADER
+from sgdiff_app.server.errors import NO_STORE, envelope, of_job
 from sgdiff_app.server.service import Line, Service, until_gone
 
-KEEP_ALIVE_S = 15.0
-HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+KEEP_ALIVE_S = 15.0  # between two comments of a stream in which nothing happens
+HEADERS = {**NO_STORE, "x-accel-buffering": "no"}
 TYPES = {"image": "image_generation", "edit": "image_edit"}
 QUALITIES = {"auto": "high", "hd": "high", "standard": "medium"}  # presets that are others too
 
@@ -87,17 +85,14 @@ class Trail(Line):
 
 
 class Events(Response):
-    """A stream of server-sent events about one job, which ends with the connection when it is this one's `own`.
-
-    With `bound`, a key of the client is bound to the job, and freed when a job of its own comes to nothing.
-    """
+    """A stream of server-sent events about one job. With `bound`, a key of the client is bound to the job."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, service: Service, job: Job, trail: Trail, *, own: bool, bound: bool) -> None:
+    def __init__(self, service: Service, job: Job, trail: Trail, *, bound: bool) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self.service, self.job, self.trail, self.own, self.bound = service, job, trail, own, bound
+        self.service, self.job, self.trail, self.bound = service, job, trail, bound
         self.kind = TYPES[job.kind]
         self.sent, self.told = 0, 0  # partial images, outputs
 
@@ -113,16 +108,12 @@ class Events(Response):
         except OSError:  # the connection is lost
             pass
         finally:
-            await self._leave(http)
+            self._leave()
 
-    async def _leave(self, http: HttpRequest) -> None:
+    def _leave(self) -> None:
         queue = self.service.queue
-        with suppress(NotFound, KeyError):
-            queue.unlisten(self.job.id, self.trail.hear)
-            if self.own and not self.job.finished:
-                queue.cancel(self.job.id)
-        if self.bound and self.own and self.job.status != "done":
-            await self.service.aside(queue.store.forget, http.headers[HEADER])
+        queue.unlisten(self.job.id, self.trail.hear)
+        self.service.let_go(self.job)
         if not queue.delivery.keeps and not self.bound:
             queue.delivery.discard(self.job.artifacts)
 

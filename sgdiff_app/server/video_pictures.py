@@ -23,7 +23,7 @@ async def answer(service: Service, http: HttpRequest, job: Job, index: int, vari
     content.check_there(job, index)
     _, media_type, _ = PICTURES[variant]
     try:
-        path = await service.aside(_made, service, job, index, variant)
+        path = await service.apart(_made, service, job, index, variant)
     except OutputError as error:
         raise content.not_stored() from error
     return await content.file(service, http, path, media_type)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
+from engine.jobs.job import Status
 from tests.sgdiff_app.server.folders import video_model
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -78,6 +82,82 @@ def test_after_its_video_was_deleted_a_key_makes_another(clips: Running) -> None
     again = post(clips, "five").json()["id"]
     assert again != first
     assert post(clips, "five").json()["id"] == again
+
+
+def draw(server: Running, key: str, **fields: Any) -> httpx.Response:
+    body = {"prompt": "a fox", "size": "64x64", "num_inference_steps": 1, **fields}
+    return httpx.post(f"{server.url}/v1/images/generations", json=body, headers={"Idempotency-Key": key}, timeout=20)
+
+
+def test_the_same_picture_twice_is_drawn_once(server: Running) -> None:
+    first, second = draw(server, "picture"), draw(server, "picture")
+    assert (first.status_code, first.json()) == (200, second.json())
+    refused = draw(server, "picture", seed=4)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_what_a_crash_has_ended_is_done_again(server: Running, status: Status) -> None:
+    queue = server.service.queue
+    first = draw(server, f"crash {status}").json()["id"]
+    job = queue.get(first)
+    job.status, job.error, job.artifacts = status, {"code": "server_restart", "message": "stopped"}, []
+    queue.store.save(job)
+    again = draw(server, f"crash {status}")
+    assert again.status_code == 200
+    assert again.json()["id"] != first
+    assert draw(server, f"crash {status}").json()["id"] == again.json()["id"]
+
+
+def test_a_video_that_failed_stays_the_answer(clips: Running) -> None:
+    first = post(clips, "fault", prompt="FAULT").json()["id"]
+    while clips.client.get(f"/v1/videos/{first}").json()["status"] != "failed":
+        time.sleep(0.01)
+    assert post(clips, "fault", prompt="FAULT").json()["id"] == first
+
+
+def running(server: Running) -> list[dict[str, Any]]:
+    return list(server.client.get("/v1/jobs?status=running").json()["data"])
+
+
+@contextmanager
+def waiting(server: Running, key: str, stream: bool, count: int = 1) -> Iterator[None]:
+    """A connection that waits for a slow picture; it is closed at the end."""
+    content = json.dumps({"prompt": "slow", "size": "64x64", "stream": stream, "num_inference_steps": 20}).encode()
+    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: {key}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + content)
+        while sum(server.service.waiters.values()) < count:
+            time.sleep(0.01)
+        yield
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_retry_outlives_the_connection_before_it(server: Running, stream: bool) -> None:
+    key = f"follow {stream}"
+    with ThreadPoolExecutor(1) as pool:
+        with waiting(server, key, stream):
+            again = pool.submit(draw, server, key, prompt="slow", stream=stream, num_inference_steps=20)
+            while sum(server.service.waiters.values()) < 2:
+                time.sleep(0.01)
+            [job] = running(server)
+        answer = again.result()
+    assert answer.status_code == 200
+    assert server.client.get(f"/v1/jobs/{job['id']}").json()["status"] == "done"
+    assert job["id"] in answer.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_last_connection_takes_the_picture_with_it(server: Running, stream: bool) -> None:
+    key = f"leave {stream}"
+    with waiting(server, key, stream), waiting(server, key, stream, 2):
+        [job] = running(server)
+    while (status := server.client.get(f"/v1/jobs/{job['id']}").json()["status"]) == "running":
+        time.sleep(0.01)
+    assert status == "cancelled"
+    assert not server.service.waiters
 
 
 def test_a_key_of_any_length_is_refused(clips: Running) -> None:

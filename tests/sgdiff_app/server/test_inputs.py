@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import http.server
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from sgdiff_app.server.service import LONG
 from tests.sgdiff_app.server.pictures import Web, changed, data_uri, decoded, error_of, picture, sends
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -144,6 +148,27 @@ def test_case_50_a_redirect_to_a_private_address(server: Running) -> None:
         error = error_of(edit(server, image=f"http://127.0.0.1:{web.port}/"))
         assert error["code"] == "image_fetch_failed"
         assert (len(web.asked), target.asked) == (1, [])
+
+
+def test_pictures_that_do_not_come_hold_nobody_up(server: Running) -> None:
+    let_go = threading.Event()
+
+    def hangs(handler: http.server.BaseHTTPRequestHandler) -> None:
+        let_go.wait(20)
+
+    count = 3 * LONG
+    with Web(hangs) as web, ThreadPoolExecutor(count) as pool:
+        url = f"http://127.0.0.1:{web.port}/"
+        answers = [pool.submit(edit, server, image=url) for _ in range(count)]
+        try:
+            while len(web.asked) < LONG:
+                time.sleep(0.01)
+            quick = httpx.get(f"{server.url}/v1/jobs", timeout=5)
+            drawn = httpx.post(f"{server.url}{ROUTE}", json={**PROMPT, "image": data_uri(picture())}, timeout=5)
+        finally:
+            let_go.set()
+    assert (quick.status_code, drawn.status_code) == (200, 200)
+    assert {answer.result().status_code for answer in answers} == {400}
 
 
 def test_urls_can_be_turned_off(server: Running) -> None:
