@@ -121,7 +121,7 @@ class Worker:
             self._fail(job, error)
         except Exception as error:
             logger.debug("%s failed", job, exc_info=True)
-            self._fail(job, GenerationError(f"generation failed: {str(error) or type(error).__name__}"))
+            self._fail(job, GenerationError(f"generation failed: {reason(error)}"))
 
     def _fail(self, job: str, error: SgdiffError) -> None:
         self.channel.send({"event": "failed", "job": job, "error": said(error)})
@@ -147,6 +147,7 @@ class Worker:
     def _hand_over(self, task: Task) -> None:
         output = self.engine.output(task.run)
         path = self.scratch / f"{task.job}-{task.index}.raw"
+        self.scratch.mkdir(0o700, parents=True, exist_ok=True)  # what cleans temporary folders may have taken it
         output.frames.tofile(path)
         self.channel.send(
             {
@@ -176,7 +177,7 @@ class Worker:
             answer["error"] = said(error)
         except Exception as error:
             logger.debug("%s failed", command["name"], exc_info=True)
-            answer["error"] = said(GenerationError(f"{command['name']}: {str(error) or type(error).__name__}"))
+            answer["error"] = said(GenerationError(f"{command['name']}: {reason(error)}"))
         self.channel.send(answer)
 
     def _changed(self) -> None:
@@ -184,6 +185,12 @@ class Worker:
         self.settings[self.changes] = self.engine.loras.current
         if len(self.settings) > KEPT_SETTINGS:  # they hold weights
             del self.settings[min(self.settings)]
+
+
+def reason(error: Exception) -> str:
+    """Return what clients may read of an unexpected error: no places of this machine."""
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return text or type(error).__name__
 
 
 def said(error: SgdiffError) -> dict[str, Any]:

@@ -61,6 +61,7 @@ BROAD_EXCEPT = (
     "engine/runtime/scheduler.py",  # one run fails, the others go on
     "engine/worker.py",  # one control call fails, the worker goes on
     "engine/jobs/encoding.py",  # one output cannot be stored, the others are
+    "engine/jobs/supervisor.py",  # one worker is lost, the next is started
     "engine/jobs/listeners.py",  # one door fails, the others hear
     "sgdiff_app/server/gate.py",  # one request fails, the next is answered
 )

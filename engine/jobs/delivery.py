@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from engine import log, media, storage
 from engine.errors import OutputError, SgdiffError
 from engine.jobs.job import Job
+from engine.jobs.store import REMEMBERED_S
+from engine.profiler import monotonic
 from engine.types import Artifact
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Delivery:
     def __init__(self, folder: Path | None, scratch: Path, cloud: Cloud | None = None) -> None:
         self.folder, self.scratch, self.cloud = folder, scratch, cloud
         self.probed = False
+        self.brief: dict[str, float] = {}  # outputs that nothing but a repeated request can fetch, and since when
 
     @property
     def keeps(self) -> bool:
@@ -45,7 +48,19 @@ class Delivery:
         seed = int(recipe["request"]["seed"])
         fps = job.resolved.fps if fmt in ("mp4", "gif") else None
         artifact = Artifact(str(path), storage.MEDIA_TYPES[fmt], width, height, count, seed, fps)
-        return self._upload(artifact) if self.cloud is not None else artifact
+        if self.cloud is not None:
+            return self._upload(artifact)
+        if self.folder is None:
+            self.brief[artifact.location] = monotonic()
+        return artifact
+
+    def tidy(self) -> None:
+        """Delete what was kept for repeated requests, once a repeated one is a new one."""
+        end = monotonic() - REMEMBERED_S
+        old = [path for path, since in list(self.brief.items()) if since < end]
+        _unlink(old)
+        for path in old:
+            self.brief.pop(path, None)
 
     def read(self, artifact: Artifact) -> bytes:
         """Return the bytes of an output, wherever it is. Raises OutputError when it is gone."""
@@ -65,25 +80,39 @@ class Delivery:
         job.files = (*job.files, str(path))
         return path
 
-    def remove(self, job: Job) -> None:
-        """Delete every file of a job, wherever it is; also one that was written and never told of."""
-        self.discard(job.artifacts)
+    def remove(self, job: Job) -> bool:
+        """Delete every file of a job, wherever it is; also one that was written and never told of.
+
+        Return False when cloud storage has some still.
+        """
+        gone = self.discard(job.artifacts)
         fmt = job.resolved.output_format or "png"
         names = [_name(job, index, fmt) for index in range(job.outputs)]
         _unlink(str(folder / name) for folder in (self.folder, self.scratch) if folder is not None for name in names)
         _unlink(job.files)
         _unlink(job.inputs)
+        return gone
 
-    def discard(self, artifacts: Iterable[Artifact]) -> None:
-        """Delete outputs, here and in the cloud."""
+    def remove_named(self, job_id: str) -> None:
+        """Delete the files here of a job of which the id alone is known."""
+        for folder in (self.folder, self.scratch):
+            if folder is not None and folder.is_dir():
+                _unlink(str(path) for path in folder.iterdir() if path.name.startswith((f"{job_id}.", f"{job_id}_")))
+
+    def discard(self, artifacts: Iterable[Artifact]) -> bool:
+        """Delete outputs, here and in the cloud; return False when cloud storage has some still."""
+        gone = True
         for artifact in artifacts:
             if artifact.location:
                 _unlink((artifact.location,))
+                self.brief.pop(artifact.location, None)
             if artifact.key is not None and self.cloud is not None:
                 try:
                     self.cloud.delete(artifact.key)
                 except OutputError as error:
                     logger.error("%s", error.message)
+                    gone = False
+        return gone
 
     def _place(self, name: str) -> Path:
         """Return the path of a new file; the first one proves that there can be any. Raises OutputError."""

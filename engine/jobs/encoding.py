@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ logger = log.get(__name__)
 
 THREADS = 2
 Told = Mapping[str, Any]
+LOST = "the output cannot be stored; the log of the server says why"
 
 
 class Encoding:
@@ -38,32 +39,44 @@ class Encoding:
 
     def take(self, job: Job, told: Told) -> None:
         """Have an output encoded and stored."""
-        self.pool.submit(self._deliver, job, told)
+        self.aside(self._deliver, job, told)
+
+    def aside(self, work: Callable[..., object], *given: Any) -> None:
+        """Do something away from the loop of the worker; what goes wrong is logged."""
+        try:
+            self.pool.submit(_logged, work, *given)
+        except RuntimeError:
+            logger.warning("%s: not done, the server is being stopped", work.__name__)
 
     def forget(self, job: Job) -> list[Artifact]:
         """Return the outputs that a job has not been given; the caller holds the lock."""
         return [artifact for artifact, _ in self.ahead.pop(job.id, {}).values()]
 
     def _deliver(self, job: Job, told: Told) -> None:
+        """Encode and store an output, or fail its job."""
         raw = Path(told["path"])
         try:
-            if not self.queue.runs(job):
-                return
-            frames = np.fromfile(raw, np.uint8).reshape(told["shape"])
-            raw.unlink()
-            artifact = self.delivery.deliver(job, told["index"], frames, told["recipe"])
+            if self.queue.runs(job):
+                self._store(job, told, raw)
         except UploadFailed as error:
             self.queue.ended(job.id, error.code, error.message)
         except Exception as error:
             reason = error.message if isinstance(error, SgdiffError) else type(error).__name__
             logger.error("job %s: cannot be stored: %s", job.id, reason, exc_info=not isinstance(error, OutputError))
-            message = "the output cannot be stored; the log of the server says why"
-            self.queue.ended(job.id, "generation_failed", message)
-        else:
-            if not self._give(job, artifact, told):
-                self.delivery.discard([artifact])
+            self.queue.ended(job.id, "generation_failed", LOST)
         finally:
             raw.unlink(missing_ok=True)
+
+    def _store(self, job: Job, told: Told, raw: Path) -> None:
+        frames = np.fromfile(raw, np.uint8).reshape(told["shape"])
+        raw.unlink()
+        artifact = self.delivery.deliver(job, told["index"], frames, told["recipe"])
+        given = False
+        try:
+            given = self._give(job, artifact, told)
+        finally:
+            if not given:
+                self.delivery.discard([artifact])
 
     def _give(self, job: Job, artifact: Artifact, told: Told) -> bool:
         """Give a job an output, and those that waited for it; return False when the job has ended."""
@@ -76,6 +89,13 @@ class Encoding:
                 add(job, *entry)
                 self.queue.delivered(job)
             return True
+
+
+def _logged(work: Callable[..., object], *given: Any) -> None:
+    try:
+        work(*given)
+    except Exception:
+        logger.exception("%s failed", work.__name__)
 
 
 def add(job: Job, artifact: Artifact, told: Told) -> None:

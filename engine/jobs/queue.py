@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from engine import log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import Draining, NotFound, QueueFull, WorkerDied
+from engine.errors import Draining, NotFound, OutputError, QueueFull, WorkerDied, shown
 from engine.jobs.child import COMMAND
 from engine.jobs.delivery import Delivery
 from engine.jobs.encoding import Encoding
@@ -27,8 +28,11 @@ from engine.types import Artifact, LoraRef, Request
 
 __all__ = ["Change", "JobQueue", "Listener", "QueueOptions"]
 
+logger = log.get(__name__)
+
 MAX_RUNNING = 4  # runs hold little beside the weights: the activations of a step are gone after it
 EXPIRY_S = 60  # how often expired files are looked for
+SAVE_AGAIN_S = 2.0  # how often it is tried to write what the database did not take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +62,13 @@ class JobQueue:
         self.lock = threading.RLock()
         self.waiting: list[Job] = []
         self.running: dict[str, Job] = {}
+        self.unsaved: dict[str, Job] = {}  # changed since the database took them last
         self.listeners = Listeners()
         self.durations = Durations()
         self.encoding = Encoding(self, delivery)
         self.observers: list[Callable[[Job], None]] = []  # hear of every job that ends
         self.draining = False
-        self.swept_at = 0.0
+        self.swept_at = self.tried_at = 0.0
         self.supervisor = Supervisor(self, config, environment, command)
 
     # Life
@@ -76,8 +81,9 @@ class JobQueue:
                     self.delivery.discard(job.artifacts)
                     job.artifacts, job.recipes, job.usage, job.stages = [], [], {}, {}
                     job.status, job.started_at, job.percent, job.step, job.inference_s = "queued", None, 0, 0, 0.0
+                    job.waited_s = None
                     self.waiting.append(job)
-                    self.store.save(job)
+                    self._save(job)
                 else:
                     self._end(job, "failed", code="server_restart", message="the server was stopped while the job ran")
         self.supervisor.start()
@@ -85,32 +91,33 @@ class JobQueue:
     def drain(self, grace_s: float) -> None:
         """Take nothing in any more, end what waits with its connection, and let running jobs finish.
 
-        Jobs that nobody waits for stay queued for the next start. `close` comes after it.
+        What runs longer than it may ends too, where a connection waits for it. Jobs that nobody waits for stay for the
+        next start. `close` comes after it.
         """
         with self.supervisor.changed:
             self.draining = True
-            for job in [job for job in self.waiting if not job.detached]:
-                self._end(job, "failed", code="draining", message="the server is being stopped")
+            self._turn_away(self.waiting)
             end = monotonic() + grace_s
             while self.running and (left := end - monotonic()) > 0:
                 self.supervisor.changed.wait(left)
+            self._turn_away(self.running.values())
+
+    def _turn_away(self, jobs: Iterable[Job]) -> None:
+        for job in [job for job in jobs if not job.detached]:
+            self._end(job, "failed", code="draining", message="the server is being stopped")
 
     def close(self) -> None:
         """Stop the worker and let go of everything; jobs that still run fail with the next start."""
         self.draining = True
         self.supervisor.close()
         self.encoding.close()
+        self._save_again()
         self.store.close()
         if self.delivery.cloud is not None:
             self.delivery.cloud.close()
         shutil.rmtree(self.delivery.scratch, ignore_errors=True)
 
     # What doors ask for
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job runs or is being encoded."""
-        return bool(self.running)
 
     @property
     def health(self) -> str:
@@ -146,7 +153,7 @@ class JobQueue:
         listener: Listener | None = None,
         preview: bool = False,
     ) -> Job:
-        """Take a job in. Raises QueueFull, Draining, and WorkerDied until there is a worker again."""
+        """Take a job in. Raises QueueFull, Draining, WorkerDied until there is a worker again, and OutputError."""
         name, path = job_id or new_id(PREFIXES[kind]), self.served.model_path
         job = Job(name, kind, model, path, request, resolved, detached=detached, inputs=tuple(inputs))
         job.notes = dict(notes or {})
@@ -154,10 +161,10 @@ class JobQueue:
             self._require_room()
             if resolved.loras is None:
                 job.loras, job.setting = self.supervisor.loras, self.supervisor.setting
+            self.store.add(job)  # first: what the database does not take was never taken in
             if listener is not None:
                 self.listeners.add(job.id, listener, preview)
             self.waiting.append(job)
-            self.store.add(job)
             self.dispatch()
         return job
 
@@ -176,7 +183,7 @@ class JobQueue:
         with self.lock:
             job = self._live(job_id) or self.store.get(job_id)
         if job is None or job.deleted:
-            raise NotFound(f"no job '{job_id}'", param="id")
+            raise NotFound(f"no job '{shown(job_id)}'", param="id")
         return job
 
     def page(self, **wanted: Any) -> tuple[list[Job], bool]:
@@ -196,10 +203,16 @@ class JobQueue:
         return job
 
     def delete(self, job_id: str) -> None:
-        """Cancel a job, forget it and remove its files. Raises NotFound."""
+        """Cancel a job, forget it and remove its files, also when it cannot be read. Raises NotFound."""
         with self.lock:
-            job = self.get(job_id)
-            self.store.delete(job_id)
+            job = self._live(job_id) or self.store.get(job_id)
+            there = self.store.delete(job_id)
+            self.unsaved.pop(job_id, None)
+            if job is None and there:
+                self.delivery.remove_named(job_id)
+                return
+            if job is None or job.deleted:
+                raise NotFound(f"no job '{shown(job_id)}'", param="id")
             job.deleted = True
             self._cancel(job)
         if job.finished:
@@ -211,13 +224,13 @@ class JobQueue:
             job = self.get(job_id)
             job.priority = job.priority if priority is None else priority
             job.starred = job.starred if starred is None else starred
-            self.store.save(job)
+            self._save(job)
         return job
 
     def keep(self, job: Job) -> None:
         """Write what a door has changed of a job's notes or files; nothing when it was deleted meanwhile."""
         with self.lock:
-            self.store.save(job)
+            self._save(job)
 
     def listen(self, job_id: str, listener: Listener, preview: bool = False) -> Job:
         """Hear of every change of a job from now on; with `preview`, pictures are made. Raises NotFound."""
@@ -290,11 +303,10 @@ class JobQueue:
     def _begin(self, job: Job) -> None:
         self.waiting.remove(job)
         self.running[job.id] = job
-        job.status, job.started_at = "running", wall()
-        if job.detached:
-            self.store.save(job)
-        else:
-            self.store.mark(job)  # what else has changed matters only to a job that outlives its connection
+        job.waited_s = job.queue_s
+        job.status, job.started_at, job.began = "running", wall(), monotonic()
+        # What else has changed matters only to a job that outlives its connection.
+        self._save(job, self.store.save if job.detached else self.store.mark)
         self.supervisor.submit(job, self.listeners.looked(job.id))
         self.listeners.tell("status", job)
 
@@ -306,7 +318,32 @@ class JobQueue:
             self._end(job, "cancelled", code="cancelled", message="the job was cancelled")
 
     def _live(self, job_id: str) -> Job | None:
-        return self.running.get(job_id) or next((job for job in self.waiting if job.id == job_id), None)
+        live = self.running.get(job_id) or next((job for job in self.waiting if job.id == job_id), None)
+        return live or self.unsaved.get(job_id)
+
+    def _save(self, job: Job, how: Callable[[Job], None] | None = None) -> None:
+        """Write a job, or remember to: whoever waits for it is told all the same."""
+        if job.deleted:
+            return
+        if not self.unsaved:
+            try:
+                (how or self.store.save)(job)
+                return
+            except OutputError as error:
+                logger.error("job %s: %s; it is tried again", job.id, error.message)
+        self.unsaved[job.id] = job
+
+    def _save_again(self) -> None:
+        """Write what the database did not take."""
+        self.tried_at = monotonic()
+        for job in list(self.unsaved.values()):
+            try:
+                self.store.save(job)
+            except OutputError:
+                return
+            with self.lock:
+                if self.unsaved.get(job.id) is job:
+                    del self.unsaved[job.id]
 
     def _look(self, job: Job) -> None:
         self.supervisor.send("watch", job=job.id, on=self.listeners.looked(job.id))
@@ -375,32 +412,44 @@ class JobQueue:
 
     def sweep(self) -> None:
         """Cancel what takes too long, remove what has expired."""
-        limit, now = self.options.job_timeout_s, wall()
+        limit, now = self.options.job_timeout_s, monotonic()
         with self.lock:
             for job in list(self.running.values()) if limit is not None else ():
-                if limit is not None and job.started_at is not None and now - job.started_at > limit:
+                if limit is not None and job.began is not None and now - job.began > limit:
                     self.supervisor.send("cancel", job=job.id)
                     self._end(job, "failed", code="timeout", message=f"the job took longer than {limit:g} s")
-        if self.options.output_ttl_s is not None and monotonic() - self.swept_at > EXPIRY_S:
-            self.swept_at = monotonic()
-            self.encoding.pool.submit(self.expire)
+        if self.unsaved and now - self.tried_at > SAVE_AGAIN_S:
+            self._save_again()
+        if now - self.swept_at > EXPIRY_S and (self.options.output_ttl_s is not None or not self.delivery.keeps):
+            self.swept_at = now
+            self.encoding.aside(self.expire)
 
     def expire(self) -> None:
         """Remove the files whose time has come; the records stay."""
-        for job in self.store.expired(wall()):
-            self.delivery.remove(job)
-            job.expired = True
-            self.store.save(job)
+        self.delivery.tidy()
+        for found in self.store.expired(wall()):
+            with self.lock:
+                job = self._live(found.id) or self.store.get(found.id)
+                if job is None or job.deleted or job.removed:
+                    continue
+                job.expired = True  # first: what is offered is there
+                self._save(job)
+            if self.delivery.remove(job):  # else it is tried again
+                with self.lock:
+                    job = self._live(found.id) or self.store.get(found.id) or job
+                    job.removed = True
+                    self._save(job)
 
     def _end(self, job: Job, status: Literal["done", "failed", "cancelled"], code: str = "", message: str = "") -> None:
         if job in self.waiting:
             self.waiting.remove(job)
         self.running.pop(job.id, None)
         ahead = self.encoding.forget(job)
+        job.waited_s = job.queue_s
         job.completed_at, job.eta_s, job.preview = wall(), None, None
         if status == "done":
             job.percent, job.stage = 100, ""
-            self.durations.last.append(job.completed_at - (job.started_at or job.completed_at))
+            self.durations.last.append(monotonic() - (job.began or monotonic()))
             if self.options.output_ttl_s is not None:
                 job.expires_at = job.completed_at + self.options.output_ttl_s
         else:
@@ -409,7 +458,7 @@ class JobQueue:
             job.artifacts, job.recipes = [], []
             self._remove(job, lost)
         job.status = status  # last: others read without the lock
-        self.store.save(job)
+        self._save(job)
         for observer in self.observers:
             heard(observer, job)
         self.listeners.tell("status", job)
@@ -420,6 +469,6 @@ class JobQueue:
     def _remove(self, job: Job, lost: Sequence[Artifact]) -> None:
         self.delivery.remove(job)
         if any(artifact.key is not None for artifact in lost):  # over the network
-            self.encoding.pool.submit(self.delivery.discard, lost)
+            self.encoding.aside(self.delivery.discard, lost)
         else:
             self.delivery.discard(lost)

@@ -178,14 +178,31 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self.closed:
-            with self.changed:
-                if self.wanted is not None:
-                    self.config, self.wanted = self.wanted, None
-                self._say("loading")
-                self.child = child = Child(self.command)
-                self._load()
-            status = self._hear_out(child)
+            try:
+                self._ended(self._work())
+            except Exception:  # whatever it is: nobody may wait for a thread that is gone
+                logger.exception("the worker is ended: its supervisor failed")
+                self._recover()
+
+    def _work(self) -> int:
+        """Start a worker and hear it out; return its exit status."""
+        with self.changed:
+            if self.wanted is not None:
+                self.config, self.wanted = self.wanted, None
+            self._say("loading")
+            self.child = child = Child(self.command)
+            self._load()
+        return self._hear_out(child)
+
+    def _recover(self) -> None:
+        """End a worker that can be heard no more; that counts as its death."""
+        status = self.child.stop(0.0) if self.child is not None else 1
+        try:
             self._ended(status)
+        except Exception:
+            logger.exception("the worker has ended, and not everybody was told")
+            with self.changed:
+                self.changed.wait(POLL_S)
 
     def _load(self) -> None:
         level, form = log.current()

@@ -130,6 +130,7 @@ class Null:
         colour = zlib.crc32(repr((seed, loras, request["prompt"])).encode()).to_bytes(4, "big")[:3]
         shape = (request.get("num_frames", 1), request["height"], request["width"], 3)
         path = self.scratch / f"{job['job']}-{job['index']}.raw"
+        self.scratch.mkdir(exist_ok=True)
         np.broadcast_to(np.frombuffer(colour, np.uint8), shape).tofile(path)
         alone = {**request, "seed": seed, "num_outputs_per_prompt": 1}
         timings = {

@@ -132,7 +132,7 @@ def test_closing_the_stream_cancels(server: Running) -> None:
     with server.client.stream("POST", GENERATIONS, json={**SLOW, "num_inference_steps": 20}) as response:
         assert next(response.iter_text()).startswith(": step")
     end = time.monotonic() + 2
-    while queue.busy and time.monotonic() < end:
+    while queue.running and time.monotonic() < end:
         time.sleep(0.005)
     assert queue.page(limit=1)[0][0].status == "cancelled"
 
