@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from engine.jobs import Job
+from engine.jobs.job import FINAL
 from engine.media import FPS
 from sgdiff_app.server import content
 from sgdiff_app.server.service import Service
@@ -17,23 +19,24 @@ LOOKS = 20  # until a job ends, as far as its end can be told
 
 def video(service: Service, job: Job) -> dict[str, Any]:
     """Return the Video object of a job; every key is always there. It asks the queue, so it belongs in a thread."""
-    done, queue = job.status == "done", service.queue
+    status, queue = job.status, service.queue  # the status first: it is what changes last when a job ends
+    ended, done = status in FINAL, status == "done"
     there = range(len(job.artifacts)) if done and not job.expired else ()
     links = [content.url_of(service, job, index) for index in there] or None
     return {
         "id": job.id,
         "object": "video",
         "model": job.model,
-        "status": WORDS[job.status],
-        "progress": job.percent,
+        "status": WORDS[status],
+        "progress": job.percent if ended else min(job.percent, 99),
         "created_at": int(job.created_at),
-        "completed_at": None if job.completed_at is None else int(job.completed_at),
-        "expires_at": None if job.expires_at is None else int(job.expires_at),
+        "completed_at": int(job.completed_at) if ended and job.completed_at is not None else None,
+        "expires_at": int(job.expires_at) if ended and job.expires_at is not None else None,
         "prompt": job.request.prompt,
-        **described(job),
+        **described(job, done),
         "quality": job.notes.get("quality") or "standard",
         "remixed_from_video_id": job.notes.get("remixed_from"),
-        "error": job.error,
+        "error": job.error if ended else None,
         "num_outputs": job.resolved.num_outputs_per_prompt,
         "queue_position": queue.position(job),
         "eta_s": _rounded(queue.eta_s(job)),
@@ -46,12 +49,20 @@ def video(service: Service, job: Job) -> dict[str, Any]:
     }
 
 
-def described(job: Job) -> dict[str, Any]:
+def accepted(service: Service, job: Job) -> dict[str, Any]:
+    """Return the Video object of a job as it was taken in, however far it is by now."""
+    first = copy.copy(job)
+    first.status, first.percent, first.started_at, first.completed_at = "queued", 0, None, None
+    told, queue = video(service, first), service.queue
+    return {**told, "queue_position": queue.position(job) or 0, "eta_s": _rounded(queue.eta_s(job))}
+
+
+def described(job: Job, done: bool) -> dict[str, Any]:
     """Return what describes the file: of a finished one as it is, before that as it is planned."""
     planned = job.resolved
     seed = planned.seed[0] if isinstance(planned.seed, tuple) else planned.seed
     width, height, frames, fps = planned.width, planned.height, planned.num_frames, planned.fps or FPS
-    if job.status == "done" and job.artifacts:
+    if done and job.artifacts:
         made = job.artifacts[0]
         width, height, frames, fps, seed = made.width, made.height, made.frames, made.fps or fps, made.seed
     return {

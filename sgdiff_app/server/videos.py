@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -16,10 +19,11 @@ from sgdiff_app.server.body import reading
 from sgdiff_app.server.errors import NO_STORE, gone, invalid
 from sgdiff_app.server.idempotency import HEADER, once
 from sgdiff_app.server.service import Service, service_of
-from sgdiff_app.server.video_object import poll_headers, video
+from sgdiff_app.server.video_object import accepted, poll_headers, video
 from sgdiff_app.server.video_request import queued
 
 router = APIRouter()
+Look = Callable[[Service, Job], dict[str, Any]]
 
 
 @router.post("/v1/videos")
@@ -108,8 +112,8 @@ def number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 4 else None
 
 
-async def _shown(service: Service, job: Job) -> Response:
-    told = await service.aside(video, service, job)
+async def _shown(service: Service, job: Job, look: Look = video) -> Response:
+    told = await service.aside(look, service, job)
     return JSONResponse(told, headers={**NO_STORE, **poll_headers(told)})
 
 
@@ -119,4 +123,4 @@ async def _answer(http: HttpRequest, source: Job | None) -> Response:
         said = await service.aside(body.content) if HEADER in http.headers else None
         async with once(service, http, said, job_id) as earlier:
             job = earlier or await queued(service, body, job_id, source)
-        return await _shown(service, job)
+        return await _shown(service, job, accepted if earlier is None else video)

@@ -23,7 +23,9 @@ def job(**changes: Any) -> Job:
     return made
 
 
-def told(made: Job, eta_s: float | None = None, cloud: Any = None, **options: Any) -> dict[str, Any]:
+def told(
+    made: Job, eta_s: float | None = None, cloud: Any = None, look: Any = video_object.video, **options: Any
+) -> dict[str, Any]:
     """The object, from a queue in which every job is the third."""
     queue = SimpleNamespace(
         position=lambda _: 2 if made.status == "queued" else None,
@@ -32,7 +34,7 @@ def told(made: Job, eta_s: float | None = None, cloud: Any = None, **options: An
     )
     given = SimpleNamespace(**{"public_base_url": None, "root_path": "", **options})
     service: Any = SimpleNamespace(queue=queue, options=given)
-    return video_object.video(service, made)
+    return dict(look(service, made))
 
 
 def artifact(index: int, **changes: Any) -> Artifact:
@@ -60,6 +62,29 @@ def test_before_the_end_it_says_what_is_planned() -> None:
     times = {"created_at": 1000, "completed_at": None, "queue_time_s": 1.1, "eta_s": 21.556, "inference_time_s": None}
     assert times.items() <= shown.items()
     assert (shown["progress"], shown["model"], shown["quality"]) == (37, "served", "standard")
+
+
+def test_what_changes_before_the_end_is_not_told_before_it() -> None:
+    """The status of a job that ends is what changes last."""
+    made = job(status="running", percent=100, completed_at=1010.0, expires_at=1020.0, artifacts=[artifact(0)])
+    made.error = {"code": "timeout", "message": "no"}
+    early = {"status": "in_progress", "progress": 99, "completed_at": None, "expires_at": None, "error": None}
+    assert {**early, "urls": None, "size": "64x48"}.items() <= told(made).items()
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "done", "failed"])
+def test_a_new_one_is_queued_however_far_it_is_by_now(status: str) -> None:
+    made = job(status=status, percent=50, started_at=1000.0, completed_at=1001.0, artifacts=[artifact(0)])
+    shown = told(made, look=video_object.accepted)
+    assert {
+        "status": "queued",
+        "progress": 0,
+        "completed_at": None,
+        "error": None,
+        "urls": None,
+    }.items() <= shown.items()
+    assert shown["queue_position"] == (2 if status == "queued" else 0)
+    assert made.status == status
 
 
 def test_afterwards_it_says_what_the_file_is() -> None:
