@@ -236,6 +236,21 @@ def test_cases_1_and_53_a_life_from_loading_to_drain(run: Run) -> None:
     assert "Traceback" not in program.log and "Warning" not in program.log
 
 
+def test_what_outlasts_the_grace_time_is_told_so(run: Run) -> None:
+    program = run("--http-graceful-shutdown-timeout", "1", program=program_with(*WORKER))
+    body = {**SMALL, "prompt": "slow", "num_inference_steps": 20, "n": 10}
+    with program.listening() as client, ThreadPoolExecutor(2) as pool:
+        until(lambda: client.get("/health").status_code == 200)
+        lost = pool.submit(client.post, "/v1/images/generations", json=body)
+        until(lambda: client.get("/server_info").json()["queue"]["running"] == 1)
+        program.process.send_signal(signal.SIGTERM)
+        answer = lost.result()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+        assert answer.headers["retry-after"]
+        assert program.process.wait(20) == 0
+    assert "Traceback" not in program.log
+
+
 def test_a_second_signal_ends_it_at_once(run: Run) -> None:
     program = run("--http-graceful-shutdown-timeout", "600", program=program_with(*WORKER))
     with program.listening() as client, ThreadPoolExecutor(1) as pool:
