@@ -221,6 +221,8 @@ async def _serve(gate: Gate, service: Service, listening: socket.socket) -> None
 def _server(gate: Gate) -> uvicorn.Server:
     import uvicorn
 
+    from sgdiff_app.server.protocol import Protocol
+
     class Server(uvicorn.Server):
         """Leaves the signals to this program."""
 
@@ -231,6 +233,7 @@ def _server(gate: Gate) -> uvicorn.Server:
     return Server(
         uvicorn.Config(
             gate,
+            http=Protocol,
             log_config=None,
             lifespan="off",
             access_log=False,

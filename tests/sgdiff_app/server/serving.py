@@ -14,6 +14,7 @@ import uvicorn
 from engine import env
 from sgdiff_app import config, serve
 from sgdiff_app.server.app import create
+from sgdiff_app.server.protocol import Protocol
 from sgdiff_app.server.service import Service
 
 WORKER = (sys.executable, str(Path(__file__).parent / "null_worker.py"))
@@ -35,7 +36,7 @@ class Server:
         argv = ["--data-dir", str(folder / "data"), "--output-path", str(folder / "outputs")]
         argv += ["--input-save-path", str(folder / "inputs"), "--headless", *flags]
         self.service = serve.build(config.load(argv, "serve"), env.read(), command)
-        settings = uvicorn.Config(create(self.service), port=0, log_config=None, lifespan="off")
+        settings = uvicorn.Config(create(self.service), port=0, http=Protocol, log_config=None, lifespan="off")
         self.server = uvicorn.Server(settings)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve()), daemon=True)
 
