@@ -29,6 +29,7 @@ logger = log.get(__name__)
 READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 METHODS = (*READING, "POST", "PATCH", "PUT", "DELETE")
 CANCEL = "/cancel"  # helps a server that is about to end
+PATIENCE_S, SLOWEST = 60.0, 1000  # a body may take so many seconds, and one more for so many bytes
 LINGER_S = 10.0  # so long a body that is too large is read and thrown away: until then nobody listens to an answer
 
 
@@ -63,7 +64,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = ("began", "gate", "headers", "host", "id", "inner", "method", "origin", "outer", "path", "received",
-                 "scope", "status")  # fmt: skip
+                 "scope", "status", "waited", "whole")  # fmt: skip
 
     def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         self.gate, self.scope, self.inner, self.outer = gate, scope, receive, send
@@ -73,6 +74,7 @@ class Exchange:
         self.host = self.headers.get(b"host", b"").decode("latin-1")
         self.origin = self.headers.get(b"origin", b"").decode("latin-1")
         self.status = self.received = 0
+        self.waited, self.whole = 0.0, False  # for the body, and whether it is there
 
     async def run(self) -> None:
         """Have the request answered, and note how."""
@@ -141,15 +143,28 @@ class Exchange:
     # What passes
 
     async def receive(self) -> Message:
-        """Pass on what comes, and count it. Raises ApiError once it is too much."""
-        message = await self.inner()
+        """Pass on what comes, and count it. Raises ApiError once it is too much, or too slow."""
+        message = await (self.inner() if self.whole else self.in_time())
         if message["type"] == "http.request":
+            self.whole = not message.get("more_body")
             self.received += len(message.get("body", b""))
             if self.received > self.gate.longest:
                 if message.get("more_body"):
                     await self.discard()
                 raise self.too_large()
         return message
+
+    async def in_time(self) -> Message:
+        """Return the next part of the body. Raises ApiError when that takes too long; the connection ends with it."""
+        began, allowed = monotonic(), PATIENCE_S + self.received / SLOWEST
+        try:
+            async with asyncio.timeout(allowed - self.waited):
+                return await self.inner()
+        except TimeoutError as error:
+            message = f"the body did not come in time: {self.received} bytes in {allowed:.0f} s"
+            raise ApiError(400, "body_too_slow", message, headers={"connection": "close"}) from error
+        finally:
+            self.waited += monotonic() - began
 
     async def send(self, message: Message) -> None:
         """Pass the answer on, with the headers that every answer has."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sgdiff_app import config
 from sgdiff_app.options import MB, ServerOptions
+from sgdiff_app.server import gate as gate_module
 from sgdiff_app.server.access import Access, keys_of
 from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import Service
@@ -282,8 +285,6 @@ def test_a_client_that_first_sends_and_then_listens_hears_the_answer(gated: Begi
 
 
 def test_a_client_that_asks_before_it_sends_is_told_at_once(gated: Begin) -> None:
-    import socket
-
     gate = gated(*LIMIT)
     with socket.create_connection(("127.0.0.1", gate.port), 5) as connection:
         head = f"POST /v1/x HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {2 * MB}\r\nexpect: 100-continue\r\n\r\n"
@@ -291,6 +292,51 @@ def test_a_client_that_asks_before_it_sends_is_told_at_once(gated: Begin) -> Non
         begun = time.monotonic()
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
         assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("pause", [0.05, 30])
+def test_a_body_that_comes_too_slowly_ends_its_connection(
+    gated: Begin, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    monkeypatch.setattr(gate_module, "PATIENCE_S", 0.3)
+    gate, stop = gated(), threading.Event()
+    with closing(socket.create_connection(("127.0.0.1", gate.port), timeout=10)) as connection:
+        connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+
+        def drip() -> None:
+            with suppress(OSError):
+                while not stop.wait(pause):
+                    connection.sendall(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with http.client.HTTPResponse(connection) as answer:
+                answer.begin()
+                assert json.loads(answer.read())["error"]["code"] == "body_too_slow"
+                assert (answer.status, answer.headers["connection"]) == (400, "close")
+        finally:
+            stop.set()
+            dripping.join()
+
+
+def test_a_body_that_keeps_coming_may_take_its_time(gated: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "PATIENCE_S", 0.3)
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(6):
+            time.sleep(0.1)
+            yield b"x" * 500
+
+    assert gated().client.post("/v1/x", content=parts()).json() == {"length": 3000}
+
+
+def test_a_client_that_waits_for_its_answer_is_given_time(gated: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "PATIENCE_S", 0.05)
+    gate = gated()
+    with pytest.raises(httpx.ReadTimeout):
+        gate.client.post("/v1/wait", content=b"x", timeout=0.5)
+    assert gate.app.left.wait(5)
 
 
 # What it must not do
