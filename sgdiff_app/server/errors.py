@@ -126,6 +126,7 @@ def of_job(error: Mapping[str, str]) -> SgdiffError:
         "worker_died": WorkerDied(message),
         "draining": Draining(message),
         "upload_failed": UploadFailed(message),
+        "cancelled": ApiError(400, code, message, headers=NEVER_AGAIN),
     }
     asked_wrong = UsageError(message, code=code) if code.startswith(ASKED_WRONG) else None
     return kinds.get(code) or asked_wrong or SgdiffError(message, code=code)

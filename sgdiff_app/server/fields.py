@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from engine import schema
 from engine.env import FALSE, TRUE
-from engine.errors import NotAvailable, UsageError, listed, shown, suggest
+from engine.errors import NotAvailable, SgdiffError, UsageError, listed, shown, suggest
 from engine.lora import refs
 from engine.schema import Field, Ge, Le, MaxLen, Opt
 from engine.types import LORA, OUTPUT, PROFILING, SAMPLING, ImageFormat, LoraRef, Request, Task
@@ -20,6 +20,7 @@ from sgdiff_app.server.body import Body, Text, json_text
 from sgdiff_app.server.errors import invalid
 
 HTTP, INPUT = "HTTP", "Input"
+MAX_IMAGES = 16  # of a request
 Source = str | dict[str, Any]  # a URL, a data URI, or {"image_url": one of them}
 
 
@@ -55,9 +56,9 @@ class EditFields(ImageFields):
     """POST /v1/images/edits."""
 
     image: Annotated[
-        tuple[Source, ...] | None, MaxLen(16), Opt("Files, URLs or data URIs", INPUT, aliases=("images",))
+        tuple[Source, ...] | None, MaxLen(MAX_IMAGES), Opt("Files, URLs or data URIs", INPUT, aliases=("images",))
     ] = None
-    url: Annotated[tuple[str, ...] | None, MaxLen(16), Opt("Further images, after the files", INPUT)] = None
+    url: Annotated[tuple[str, ...] | None, MaxLen(MAX_IMAGES), Opt("Further images, after the files", INPUT)] = None
     mask: Annotated[Source | None, Opt("Transparent or white = change", INPUT)] = None
 
 
@@ -101,9 +102,16 @@ class Door(Generic[T]):
 INPUT_PATHS = ("image_path", "mask_path", "video_path")  # filled from files and URLs
 CALLED = {"num_outputs_per_prompt": "n", "image_path": "image", "mask_path": "mask"}
 OF_VIDEOS = ("x264_preset",)
-GENERATIONS = Door(ImageFields, CALLED, absent=OF_VIDEOS)
+OF_EDITS = ("strength",)
+GENERATIONS = Door(ImageFields, CALLED, absent=(*OF_VIDEOS, *OF_EDITS))
 EDITS = Door(EditFields, CALLED, ("image", "images", "mask"), OF_VIDEOS)
 VIDEOS = Door(VideoFields, {**CALLED, "image_path": "input_reference"}, ("input_reference",), ("output_format",))
+PLACES: Mapping[str, Door[Any]] = {
+    "/v1/images/generations": GENERATIONS,
+    "/v1/images/edits": EDITS,
+    "/v1/videos": VIDEOS,
+}
+MOST = {"seed": 10, "loras": 16, "image": MAX_IMAGES, "url": MAX_IMAGES}  # entries; more are not even looked at
 
 IGNORED = ("user", "safety_identifier", "moderation", "style", "complexity", "input_fidelity")
 NOT_OFFERED = ("frame_count", "frame_duration_ms", "markup", "svg", "enhance_prompt")
@@ -112,6 +120,7 @@ NOT_ALLOWED = (
     "video_path",
 )  # fmt: skip
 PROFILED = tuple(name for name, found in schema.fields(Request).items() if found.opt.topic == PROFILING)
+IN_LIST = {"lora_path": "path", "lora_nickname": "name", "lora_scale": "scale", "lora_alpha": "alpha"}
 MODEL_PATHS = ("upscaling_model_path", "frame_interpolation_model_path")
 ROUNDING = ("exact", "lossless")
 INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
@@ -158,10 +167,12 @@ def _find(door: Door[Any], key: str) -> tuple[type, Field]:
     if key in NOT_ALLOWED:
         hint = "; send the image itself, or its URL" if key.startswith(("image", "mask")) else ""
         raise invalid("parameter_not_allowed", f"{name}: paths of the server are not for clients{hint}", key)
-    if key in NOT_OFFERED or key.startswith("progressive_") or key in door.absent:
+    absent = key in door.absent and key not in OF_EDITS
+    if key in NOT_OFFERED or key.startswith("progressive_") or absent:
         raise invalid("unsupported_parameter", f"{name}: not offered here", key)
-    if key in schema.fields(EditFields):
-        raise invalid("unknown_parameter", f"{name}: a field of /v1/images/edits, not of this route", key)
+    places = " and ".join(place for place, other in PLACES.items() if key in other.known)
+    if places:
+        raise invalid("unknown_parameter", f"{name}: a field of {places}, not of this route", key)
     raise invalid("unknown_parameter", f"{name}: unknown name{suggest(name, door.known)}", key)
 
 
@@ -171,9 +182,20 @@ def _checked(door: Door[Any], cls: type, found: Field, key: str, value: Any) -> 
         message = f"quality: '{value}' says elsewhere how much rounding may differ; here it chooses the number of steps"
         raise UsageError(f"{message}: one of {listed(found.choices)}", param=name)
     try:
-        return schema.check(cls, found.name, typed(found, value, name), key)
+        _require_few(found.name, value, key)
+        value = typed(found, value, name)
+        _require_few(found.name, value, key)  # now also of a list that came as a text
+        return schema.check(cls, found.name, value, key)
     except UsageError as error:
         raise UsageError(error.message, code=error.code, param=name) from error
+
+
+def _require_few(name: str, value: Any, key: str) -> None:
+    """Refuse a list that is too long before its entries are looked at one by one. Raises UsageError."""
+    most = MOST.get(name)
+    if most is not None and isinstance(value, list) and len(value) > most:
+        code = "too_many_images" if name in ("image", "url") else UsageError.code
+        raise UsageError(f"{key}: must have at most {most} entries, got {len(value)}", code=code)
 
 
 def typed(field: Field, value: Any, where: str) -> Any:
@@ -283,7 +305,20 @@ def _loras(own: Mapping[str, Any], asked: dict[str, Any], options: ServerOptions
         entry = LoraRef(name=short.get("nickname"), path=short.get("path"))
         asked["loras"] = (replace(entry, scale=short.get("scale", 1.0)),)
     if asked.get("loras"):
-        refs.check(asked["loras"])
-        for ref in asked["loras"]:
-            if ref.path is not None:
-                places.check_lora(ref.path, ref.weight_name, options.lora_allowed_dirs)
+        try:
+            refs.check(asked["loras"], strength="lora_scale")
+            for ref in asked["loras"]:
+                if ref.path is not None:
+                    places.check_lora(ref.path, ref.weight_name, options.lora_allowed_dirs)
+        except SgdiffError as error:
+            if not short:
+                _of_list(error)
+            raise
+
+
+def _of_list(error: SgdiffError) -> None:
+    """Have an error that calls a value as the short form does speak of an entry of `loras`."""
+    head, parted, rest = error.message.partition(": ")
+    if parted and head in IN_LIST:
+        error.message = f"loras: {IN_LIST[head]}: {rest}"
+    error.param = "loras"

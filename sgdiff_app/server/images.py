@@ -19,9 +19,9 @@ from sgdiff_app.options import MB
 from sgdiff_app.server import content
 from sgdiff_app.server.body import Body, reading
 from sgdiff_app.server.errors import NO_STORE, gone, invalid, of_job
-from sgdiff_app.server.fields import EDITS, GENERATIONS, Door, EditFields, ImageFields, read, renamed
+from sgdiff_app.server.fields import EDITS, GENERATIONS, MAX_IMAGES, Door, EditFields, ImageFields, read, renamed
 from sgdiff_app.server.idempotency import HEADER, once
-from sgdiff_app.server.inputs import MAX_IMAGES, Given, Inputs, sources
+from sgdiff_app.server.inputs import Given, Inputs, sources
 from sgdiff_app.server.service import Line, Service, ending, finished, service_of
 from sgdiff_app.server.streaming import Events, Trail, look, usage
 

@@ -17,7 +17,6 @@ from sgdiff_app.options import MB
 from sgdiff_app.server.errors import ApiError, invalid
 from sgdiff_app.server.service import Service
 
-MAX_IMAGES = 16
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 Given = UploadFile | str  # a file of a form, or a URL or data URI
 

@@ -67,11 +67,23 @@ def test_each_error(error: SgdiffError, status: int, kind: str, code: str, heade
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("worker_died", 503), ("draining", 503), ("upload_failed", 502), ("out_of_memory", 500), ("timeout", 500)],
+    [
+        ("worker_died", 503),
+        ("draining", 503),
+        ("upload_failed", 502),
+        ("out_of_memory", 500),
+        ("timeout", 500),
+        ("cancelled", 400),
+    ],
 )
 def test_the_end_of_a_job_as_an_error(code: str, status: int) -> None:
     error = errors.of_job({"code": code, "message": "m"})
     assert (error.code, error.message, errors.status_of(error)[0]) == (code, "m", status)
+
+
+def test_what_somebody_has_cancelled_is_not_tried_again() -> None:
+    answer = errors.response(errors.of_job({"code": "cancelled", "message": "m"}))
+    assert answer.headers["x-should-retry"] == "false"
 
 
 LONG = "x" * 30_000

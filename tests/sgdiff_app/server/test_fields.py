@@ -202,10 +202,77 @@ def test_edits() -> None:
     _, fields = asked(EDITS, images=[{"image_url": "data:a"}, "data:b"])
     assert fields.image == ({"image_url": "data:a"}, "data:b")
     assert refusal(EDITS, image=3)[:2] == ("invalid_image", "image")
-    assert refusal(EDITS, url=["data:a"] * 17)[:2] == ("invalid_url", "url")
+    assert refusal(EDITS, url=["data:a"] * 17)[:2] == ("too_many_images", "url")
     code, _, message = refusal(image="data:a")
     assert code == "unknown_parameter"
     assert "/v1/images/edits" in message
+
+
+@pytest.mark.parametrize(
+    ("door", "name", "places"),
+    [
+        (VIDEOS, "response_format", "/v1/images/generations and /v1/images/edits"),
+        (VIDEOS, "stream", "/v1/images/generations and /v1/images/edits"),
+        (VIDEOS, "mask", "/v1/images/edits"),
+        (GENERATIONS, "strength", "/v1/images/edits and /v1/videos"),
+        (GENERATIONS, "images", "/v1/images/edits"),
+        (EDITS, "input_reference", "/v1/videos"),
+    ],
+)
+def test_a_field_of_other_routes(door: Door[Any], name: str, places: str) -> None:
+    message = f"{name}: a field of {places}, not of this route"
+    assert refusal(door, **{name: "x"}) == ("unknown_parameter", name, message)
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "param"),
+    [
+        ({"seed": [1] * 11}, "invalid_seed", "seed"),
+        ({"seed": Text(str([1] * 11))}, "invalid_seed", "seed"),
+        ({"seed": [Text("1")] * 11}, "invalid_seed", "seed"),
+        ({"loras": [{"name": "a"}] * 17}, "invalid_loras", "loras"),
+        ({"images": ["data:a"] * 17}, "too_many_images", "image"),
+        ({"image": ["data:a"] * 17}, "too_many_images", "image"),
+        ({"url": ["data:a"] * 17}, "too_many_images", "url"),
+    ],
+)
+def test_long_lists_are_not_looked_at(
+    values: dict[str, Any], code: str, param: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgdiff_app.server.fields.schema.check", lambda *_: pytest.fail("looked at"))
+    with pytest.raises(SgdiffError, match=r"must have at most 1[06] entries, got 1[17]") as caught:
+        read(EDITS, Body(values), ServerOptions(), DATA)
+    assert (code_of(caught.value), caught.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "words"),
+    [
+        ({"name": "a" * 65}, "invalid_loras", "loras: name: must have 1 to 64 characters"),
+        ({"path": ""}, "invalid_loras", "loras: path: must not be empty"),
+        ({"name": "a", "alpha": 3}, "missing_parameter", "loras: path: 'a' needs its path too"),
+        ({"name": "a", "scale": 1e7}, "invalid_loras", "loras: scale: must be from"),
+        ({"name": "a", "target": "x"}, "invalid_lora_target", "loras: must be one of all"),
+        ({"path": "/x.safetensors"}, "invalid_lora_path", ""),
+    ],
+)
+def test_errors_of_adapters_in_the_list_name_it(entry: dict[str, Any], code: str, words: str) -> None:
+    options = ServerOptions(lora_allowed_dirs=("loras",))
+    with pytest.raises(SgdiffError) as caught:
+        read(GENERATIONS, Body({"prompt": "a", "loras": [entry]}), options, DATA)
+    assert (code_of(caught.value), caught.value.param) == (code, "loras")
+    assert caught.value.message.startswith(words)
+
+
+def test_errors_of_the_short_form_of_an_adapter_name_its_fields() -> None:
+    assert refusal(lora_nickname="a" * 65)[:2] == ("invalid_lora_nickname", "lora_nickname")
+    assert refusal(lora_nickname="a", lora_scale=1e7)[:2] == ("invalid_lora_scale", "lora_scale")
+
+
+def test_the_top_level_wins_over_a_wrapper_under_whatever_name() -> None:
+    body = Body({"prompt": "a", "n": 1, "num_outputs": 2}, wrapped=frozenset({"num_outputs"}))
+    assert read(GENERATIONS, body, ServerOptions(), DATA)[0].num_outputs_per_prompt == 1
+    assert refusal(n=1, num_outputs=2)[1] == "n"
 
 
 def test_files_belong_to_some_fields_alone() -> None:

@@ -122,7 +122,7 @@ def test_case_7_several_outputs(server: Running) -> None:
         ({"background": "transparent"}, "background", "invalid_background"),
         ({"partial_images": 1}, "partial_images", "invalid_partial_images"),
         ({"stream": True, "response_format": "url"}, "response_format", "invalid_response_format"),
-        ({"strength": 0.5}, "image", "missing_parameter"),
+        ({"strength": 0.5}, "strength", "unknown_parameter"),
         ({"generator_device": "cuda"}, "generator_device", "invalid_generator_device"),
     ],
 )

@@ -48,3 +48,10 @@ def test_jobs_are_told_with_the_request_that_brought_them(start: Starter, caplog
     assert '"seed": 7' in line
     assert "a secret" not in line
     assert "a secret" not in caplog.text
+
+
+def test_jobs_are_told_where_it_is_wanted_alone(start: Starter, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    server = start()
+    assert server.client.post("/v1/images/generations", json={"prompt": "a", "size": "64x64"}).status_code == 200
+    assert [record for record in caplog.records if record.name.endswith("request_log")] == []
