@@ -218,6 +218,7 @@ def load(order: Mapping[str, Any], channel: Channel) -> Engine:
         "recipe": engine.recipe,
         "device": engine.device,
         "exclusive": scheduler.pipeline.exclusive,
+        "takes_loras": bool(engine.loras.networks),
         "loras": engine.lora_refs(),
         "adapters": len(engine.loras.cache),
     }
@@ -266,6 +267,8 @@ def main(end: int) -> int:
         pass  # the parent is gone, and with it everybody who would fetch a result
     except SystemExit as end_of_test:
         return int(end_of_test.code or 0)
+    finally:
+        channel.close()
     return 0
 
 

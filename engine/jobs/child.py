@@ -17,12 +17,17 @@ class Child:
     """A worker that was started and not yet seen to end."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        """Start it. Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [*command, str(theirs.fileno())], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
-            )
         self.channel = Channel(ours)
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [*command, str(theirs.fileno())], pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
+                )
+        except OSError:
+            self.channel.close()
+            raise
 
     def send(self, op: str, **fields: Any) -> bool:
         """Send a command; return False when nobody is there to take it."""

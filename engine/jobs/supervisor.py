@@ -177,12 +177,20 @@ class Supervisor:
     # The thread
 
     def _run(self) -> None:
-        while not self.closed:
+        lost = False
+        while lost or not self.closed:
             try:
-                self._ended(self._work())
+                status = self._recover() if lost else self._work()
+                self._ended(status)
+                lost = False
             except Exception:  # whatever it is: nobody may wait for a thread that is gone
                 logger.exception("the worker is ended: its supervisor failed")
-                self._recover()
+                if lost and self.closed:
+                    return
+                if lost:
+                    with self.changed:
+                        self.changed.wait(POLL_S)
+                lost = True
 
     def _work(self) -> int:
         """Start a worker and hear it out; return its exit status."""
@@ -194,15 +202,12 @@ class Supervisor:
             self._load()
         return self._hear_out(child)
 
-    def _recover(self) -> None:
+    def _recover(self) -> int:
         """End a worker that can be heard no more; that counts as its death."""
-        status = self.child.stop(0.0) if self.child is not None else 1
-        try:
-            self._ended(status)
-        except Exception:
-            logger.exception("the worker has ended, and not everybody was told")
-            with self.changed:
-                self.changed.wait(POLL_S)
+        with self.changed:
+            child, self.child, self.serving, self.troubled = self.child, None, False, True
+            self._say("unhealthy")
+        return 1 if child is None else child.stop(0.0)
 
     def _load(self) -> None:
         level, form = log.current()

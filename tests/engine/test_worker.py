@@ -24,7 +24,7 @@ from engine.jobs.child import COMMAND
 from engine.profiler import monotonic
 from engine.runtime.channel import Channel
 from engine.types import LoraRef, Request
-from engine.worker import KEPT_SETTINGS, Worker, load, start
+from engine.worker import KEPT_SETTINGS, Worker, load, main, start
 from tests.engine.jobs.conftest import begin
 
 SMALL = {"width": 32, "height": 32, "num_inference_steps": 4, "seed": 5}
@@ -222,12 +222,16 @@ def test_what_cannot_be_begun_fails_alone(link: Link, monkeypatch: pytest.Monkey
 
 
 def test_what_cannot_be_handed_over_fails_alone(link: Link) -> None:
-    scratch, link.worker.scratch = link.worker.scratch, link.worker.scratch / "gone"
+    scratch = link.worker.scratch
+    (scratch / "file").write_text("in the way")
+    link.worker.scratch = scratch / "file"
     link.submit("a", num_outputs_per_prompt=2)
-    assert link.ends_of("a")[0]["error"]["code"] == "generation_failed"
-    link.worker.scratch = scratch
+    error = link.ends_of("a")[0]["error"]
+    assert error["code"] == "generation_failed" and str(scratch) not in error["message"]
+    assert error["message"] == "generation failed: File exists"
+    link.worker.scratch = scratch / "cleaned" / "away"  # is made again
     link.submit("b")
-    assert link.ends_of("b")[0]["event"] == "output"
+    assert link.ends_of("b")[0]["event"] == "output" and (scratch / "cleaned" / "away" / "b-0.raw").exists()
 
 
 def test_a_job_keeps_the_adapters_of_its_setting(link: Link, adapters: list[dict[str, str]]) -> None:
@@ -291,6 +295,7 @@ def test_a_loaded_engine_tells_what_it_is_and_warms_up(
         assert engine.scheduler.max_running == 7
     event = told[0][0]
     assert (event["event"], event["spec"]["family"], event["device"]) == ("loaded", "flux", "cpu")
+    assert event["takes_loras"] is True
     assert event["loras"] == [] and event["exclusive"] is False and event["recipe"]
 
 
@@ -324,6 +329,19 @@ def test_what_prevents_loading_is_told(
 
 
 # The process
+
+
+def test_signals_are_left_to_the_parent() -> None:
+    """Ctrl-C reaches the whole group, and what runs is to be finished."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert main(theirs.detach()) == 0
+        assert {signal.getsignal(number) for number in before} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_worker_that_dies_is_back_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from engine.errors import OutputError, UploadFailed
 from engine.jobs import Job
+from engine.jobs import delivery as module
 from engine.jobs.delivery import Delivery
 from engine.jobs.job import new_id
 from engine.types import Request
@@ -151,3 +152,25 @@ def test_a_file_that_somebody_removed(tmp_path: Path) -> None:
     Path(made.location).unlink()
     with pytest.raises(OutputError, match="cannot be read"):
         to.read(made)
+
+
+def test_what_only_a_repeated_request_can_fetch_goes_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = delivery(None, tmp_path)
+    sent, kept = (to.deliver(job(), 0, RED, RECIPE) for _ in range(2))
+    to.discard([sent])
+    now = module.monotonic()
+    monkeypatch.setattr(module, "monotonic", lambda: now + module.REMEMBERED_S - 10)
+    to.tidy()
+    late = to.deliver(job(), 0, RED, RECIPE)
+    assert Path(kept.location).exists()
+    monkeypatch.setattr(module, "monotonic", lambda: now + module.REMEMBERED_S + 10)
+    to.tidy()
+    assert list(tmp_path.iterdir()) == [Path(late.location)] and list(to.brief) == [late.location]
+
+
+def test_outputs_that_are_stored_stay(tmp_path: Path) -> None:
+    to = delivery(tmp_path / "outputs", tmp_path)
+    to.deliver(job(), 0, RED, RECIPE)
+    assert to.brief == {}

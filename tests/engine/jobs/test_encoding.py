@@ -120,3 +120,24 @@ def test_what_cannot_be_stored_fails_the_job_and_shows_no_place(
     [(found, text)] = bench.queue.failed
     assert found == code and text.startswith(message) and "place" not in text
     assert bench.files() == []
+
+
+def test_an_output_that_cannot_be_given_fails_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong, nobody waits for a thread that has forgotten the job."""
+
+    def broken(job: Job) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(bench.queue, "delivered", broken)
+    bench.put(0)
+    assert [code for code, _ in bench.queue.failed] == ["generation_failed"] and bench.files() == []
+
+
+def test_what_is_done_aside_tells_the_log_of_its_failure(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> None:
+        raise RuntimeError("unexpected")
+
+    bench.encoding.aside(broken)
+    bench.encoding.close()
+    bench.encoding.aside(broken)
+    assert "broken failed" in caplog.text and "broken: not done" in caplog.text

@@ -94,3 +94,7 @@ def test_what_only_the_process_knows_is_not_kept() -> None:
 def test_how_long_it_waited() -> None:
     assert made(created_at=10.0, started_at=12.5, completed_at=20.0).queue_s == 2.5
     assert made(created_at=10.0, completed_at=11.0).queue_s == 1.0
+    assert made(created_at=10.0, started_at=5.0).queue_s == 0.0  # somebody set the clock
+    assert made(created_at=10.0, started_at=5.0, waited_s=2.0).queue_s == 2.0
+    assert 0 <= made(created_at=1e12).queue_s < 5
+    assert from_json(json.loads(json.dumps(to_json(made(created_at=1e12))))).queue_s == 0.0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.errors import Draining, NotFound, QueueFull
+from engine.errors import Draining, NotFound, OutputError, QueueFull
 from engine.jobs import Job, queue
 from engine.types import Artifact
 from tests.engine.jobs.conftest import Line, Opener
+from tests.engine.jobs.test_delivery import Bucket
 
 
 class Gate:
@@ -258,10 +263,12 @@ def test_drain_lets_running_jobs_end_and_keeps_what_nobody_waits_for(opened: Ope
 
 
 def test_drain_waits_no_longer_than_it_may(opened: Opener) -> None:
-    line = opened()
-    job = line.ask("slow")
+    line = opened(max_running=2)
+    job, attached = line.ask("slow"), line.ask("slow", detached=False)
+    line.until(lambda: attached.status == "running")
     line.queue.drain(0.1)
     assert job.status == "running"
+    assert attached.error is not None and attached.error["code"] == "draining"
 
 
 @pytest.mark.parametrize("requeue", [False, True])
@@ -300,3 +307,170 @@ def test_nothing_is_left_of_a_closed_queue(opened: Opener) -> None:
     assert child.process.returncode == 0 and not line.queue.delivery.scratch.exists()
     assert not line.queue.supervisor.thread.is_alive()
     assert not any(thread.is_alive() for thread in line.queue.encoding.pool._threads)
+
+
+# What the database, the clock and the disk may do meanwhile
+
+
+@contextmanager
+def locked(line: Line) -> Iterator[None]:
+    """Another program has the database."""
+    with closing(sqlite3.connect(line.folder / "jobs.sqlite3", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        yield
+        other.execute("rollback")
+
+
+def test_jobs_end_while_the_database_takes_nothing(
+    tuned: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits is told at once, and what happened is written later."""
+    monkeypatch.setattr(queue, "SAVE_AGAIN_S", 0.1)
+    line = tuned(max_running=1)
+    heard: list[str] = []
+    fine, wrong = line.ask("slow", steps=2, listener=lambda change, job: heard.append(job.status)), line.ask("FAULT")
+    last, gone = line.ask("slow"), line.ask()
+    with locked(line):
+        assert line.ended(fine, wrong) == ["done", "generation_failed"]
+        line.queue.cancel(last.id)
+        assert line.ended(last, gone) == ["cancelled", "done"]
+        assert heard[-1] == "done" and line.queue.get(fine.id) is fine
+        assert line.queue.supervisor.thread.is_alive() and line.queue.health == "ready"
+        assert {fine.id, wrong.id, last.id, gone.id} == set(line.queue.unsaved)
+    assert "database is locked; it is tried again" in caplog.text
+    line.queue.delete(gone.id)
+    line.until(lambda: not line.queue.unsaved)
+    kept = [line.queue.get(job.id) for job in (fine, wrong, last)]
+    assert [job.status for job in kept] == ["done", "failed", "cancelled"] and kept[0] is not fine
+    with pytest.raises(NotFound):
+        line.queue.get(gone.id)
+
+
+def test_what_was_not_written_yet_is_written_at_the_end(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "SAVE_AGAIN_S", 1000.0)
+    line = opened()
+    job = line.ask("slow", steps=2)
+    with locked(line):
+        assert line.ended(job) == ["done"]
+    line.queue.close()
+    again = opened(folder=line.folder)
+    assert again.queue.get(job.id).status == "done"
+
+
+def test_a_job_that_the_database_does_not_take_was_never_there(tuned: Opener) -> None:
+    line = tuned()
+    with locked(line), pytest.raises(OutputError, match="database is locked"):
+        line.ask(listener=lambda change, job: None)
+    assert not line.queue.waiting and not line.queue.running and not line.queue.listeners.entries
+    assert line.queue.page()[0] == []
+    assert line.ended(line.ask()) == ["done"]
+
+
+def test_a_record_that_cannot_be_read_can_be_deleted(tuned: Opener) -> None:
+    line = tuned()
+    job = line.ask(n=2)
+    line.ended(job)
+    line.queue.store.db.execute("update jobs set body = '{}' where id = ?", (job.id,))
+    with pytest.raises(NotFound):
+        line.queue.get(job.id)
+    line.queue.delete(job.id)
+    assert line.outputs() == []
+    with pytest.raises(NotFound):
+        line.queue.delete(job.id)
+
+
+@pytest.mark.parametrize("jump", [1e6, -1e6])
+def test_a_clock_that_is_set_fails_no_job(tuned: Opener, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    line = tuned(max_running=1, job_timeout_s=60.0)
+    jobs = [line.ask("slow", steps=14), line.ask()]
+    line.until(lambda: jobs[0].step)
+    now = queue.wall()
+    monkeypatch.setattr(queue, "wall", lambda: now + jump)
+    assert line.ended(*jobs) == ["done", "done"]
+    assert 0 <= jobs[0].queue_s < jobs[1].queue_s < 20
+    assert line.queue.get(jobs[1].id).queue_s == jobs[1].queue_s
+    assert all(0 <= seconds < 20 for seconds in line.queue.durations.last)
+
+
+def test_a_scratch_folder_that_was_cleaned_away_is_made_again(tuned: Opener) -> None:
+    line = tuned()
+    shutil.rmtree(line.queue.delivery.scratch)
+    assert line.ended(line.ask()) == ["done"]
+
+
+def test_an_expired_file_that_cloud_storage_keeps_is_deleted_later(
+    tuned: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, bucket = tuned(output_ttl_s=3600.0), Bucket()
+    monkeypatch.setattr(line.queue.delivery, "cloud", bucket)
+    job = line.ask()
+    line.ended(job)
+    monkeypatch.setattr(queue, "wall", lambda: (job.completed_at or 0.0) + 3601)
+    bucket.broken = True
+    line.queue.expire()
+    assert line.queue.get(job.id).expired and bucket.objects
+    line.queue.update(job.id, starred=True)
+    bucket.broken = False
+    line.queue.expire()
+    assert bucket.objects == {} and line.queue.store.expired(1e12) == []
+    assert line.queue.get(job.id).starred
+
+
+def test_a_file_is_marked_as_gone_before_it_is(tuned: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, seen = tuned(output_ttl_s=3600.0), list[bool]()
+    job = line.ask()
+    line.ended(job)
+    monkeypatch.setattr(queue, "wall", lambda: (job.completed_at or 0.0) + 3601)
+    remove = line.queue.delivery.remove
+
+    def looking(told: Job) -> bool:
+        seen.append(line.queue.get(told.id).expired)
+        line.queue.update(told.id, starred=True)  # a user, meanwhile
+        return remove(told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line.queue.delivery, "remove", looking)
+        line.queue.expire()
+    kept = line.queue.get(job.id)
+    assert seen == [True] and (kept.expired, kept.removed, kept.starred) == (True, True, True)
+
+
+def test_objects_in_the_cloud_go_when_a_job_fails(tuned: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, bucket = tuned(), Bucket()
+    monkeypatch.setattr(line.queue.delivery, "cloud", bucket)
+    job = line.ask("slow", steps=3, n=2)
+    line.until(lambda: len(job.artifacts) == 1)
+    assert bucket.objects
+    line.queue.ended(job.id, "generation_failed", "x")
+    line.until(lambda: not bucket.objects)
+
+
+def test_what_the_worker_says_late_or_twice(tuned: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress of an earlier step changes no percentage; a lost output stops its siblings."""
+    line = tuned()
+    job = line.ask("slow", n=2)
+    line.until(lambda: job.percent >= 5)
+    before, sent = job.percent, list[tuple[str, Any]]()
+    told = {"job": job.id, "index": 0, "step": 0, "steps": 20, "stage": "denoising", "eta_s": 1.0}
+    with line.queue.lock:
+        before = job.percent
+        line.queue.progressed(told, b"")
+        assert (job.percent, job.step) == (before, 0)
+        send = line.queue.supervisor.send
+        monkeypatch.setattr(
+            line.queue.supervisor, "send", lambda op, **more: (sent.append((op, more.get("job"))), send(op, **more))
+        )
+        line.queue.ended(job.id, "generation_failed", "x")
+    assert sent == [("cancel", job.id)]
+
+
+def test_a_cancel_that_comes_after_the_worker_was_faster(tuned: Opener, tmp_path: Path) -> None:
+    """The worker has answered with an output, and will not answer again."""
+    line = tuned()
+    job = line.ask("slow")
+    raw = tmp_path / "late.raw"
+    raw.write_bytes(b"x")
+    with line.queue.lock:
+        assert line.queue.cancel(job.id).status == "running"
+        line.queue.drawn({"job": job.id, "path": str(raw), "index": 0})
+        assert (job.status, job.artifacts, raw.exists()) == ("cancelled", [], False)

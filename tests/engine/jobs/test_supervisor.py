@@ -14,7 +14,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import ModelError, UsageError, WorkerDied
-from engine.jobs import Job, queue
+from engine.jobs import Job, queue, supervisor
 from engine.profiler import monotonic
 from engine.types import LoraRef
 from tests.engine.jobs.conftest import Line, Opener
@@ -112,6 +112,69 @@ def test_after_three_restarts_it_is_given_up(opened: Opener) -> None:
     assert caught.value.final and detached.status == "queued"
     with pytest.raises(WorkerDied):
         got(line.queue.call("list_loras"))
+
+
+def test_deaths_long_ago_are_forgotten(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the four, and of a user who chooses a model again."""
+    line = opened(max_running=1)
+    boss = line.queue.supervisor
+    boss.deaths.extend([monotonic() - supervisor.WITHIN_S - 1] * 3)
+    assert line.ended(line.ask("DIE")) == ["worker_died"]
+    assert boss.wait(20, "ready") == "ready" and not boss.given_up
+
+
+def test_a_switch_starts_the_count_of_deaths_anew(opened: Opener, wan_folder: Path) -> None:
+    line = opened(max_running=1)
+    boss = line.queue.supervisor
+    boss.deaths.extend([monotonic()] * 3)
+    got(line.queue.switch(str(wan_folder)))
+    assert line.ended(line.ask("DIE", kind="video", num_frames=1)) == ["worker_died"]
+    assert boss.wait(20, "ready") == "ready" and not boss.given_up
+
+
+def test_no_error_ends_the_supervisor(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs what a death costs."""
+    line = opened(max_running=1)
+    boss = line.queue.supervisor
+    first, hear = boss.child, boss._hear
+    faults = [RuntimeError("unexpected")]
+
+    def broken(told: Any, payload: bytes) -> None:
+        if faults and told["event"] == "progress":
+            raise faults.pop()
+        hear(told, payload)
+
+    monkeypatch.setattr(boss, "_hear", broken)
+    running, waiting = line.ask("slow", steps=20), line.ask()
+    assert line.ended(running, waiting) == ["worker_died", "done"]
+    assert boss.thread.is_alive() and len(boss.deaths) == 1 and boss.child is not first
+    assert first is not None and first.process.returncode is not None
+    assert "its supervisor failed" in caplog.text
+
+
+def test_an_error_while_a_death_is_told_of_ends_nothing_either(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = opened()
+    boss = line.queue.supervisor
+    ended, faults = boss._ended, [RuntimeError("one"), RuntimeError("two")]
+
+    def broken(status: int) -> None:
+        if faults:
+            raise faults.pop()
+        ended(status)
+
+    monkeypatch.setattr(boss, "_ended", broken)
+    kill(line)
+    line.until(lambda: not faults)
+    line.until(lambda: boss.serving and boss.health == "ready")
+    assert line.ended(line.ask()) == ["done"]
+
+
+def test_a_worker_that_cannot_be_started_is_given_up(opened: Opener) -> None:
+    line = opened(command=("/no/such/program",), ready=False)
+    line.until(lambda: line.queue.supervisor.given_up)
+    assert line.queue.health == "unhealthy"
 
 
 def test_a_worker_that_never_starts_is_given_up(opened: Opener) -> None:
