@@ -80,6 +80,14 @@ def test_an_answer_says_everything(server: Running) -> None:
     assert draw(server, quality="standard")["quality"] == "medium"
 
 
+def test_the_top_level_wins_over_a_wrapper_under_another_name(server: Running) -> None:
+    wrapped = {"num_outputs": 2, "steps": 3}
+    answer = draw(server, n=1, num_inference_steps=1, extra_body=wrapped)
+    assert len(answer["data"]) == 1
+    assert server.service.queue.get(answer["id"]).request.num_inference_steps == 1
+    assert len(draw(server, extra_body=wrapped)["data"]) == 2
+
+
 @pytest.mark.parametrize(("fmt", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
 def test_formats(server: Running, fmt: str, kind: str) -> None:
     answer = draw(server, output_format=fmt)

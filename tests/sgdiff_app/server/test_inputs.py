@@ -101,6 +101,8 @@ def test_too_many_pictures(server: Running) -> None:
     error = error_of(edit_file(server, *[("image[]", ("a.png", picture()))] * 17))
     assert error["code"] == "too_many_images"
     assert "16" in error["message"]
+    error = error_of(edit(server, image=[data_uri(picture())] * 17))
+    assert (error["code"], error["param"]) == ("too_many_images", "image")
     error = error_of(edit_file(server, *[("image[]", ("a.png", picture()))] * 2))
     assert (error["code"], error["param"]) == ("too_many_images", "image")
     assert "takes one image, got 2" in error["message"]
