@@ -29,7 +29,7 @@ MAX_PARTS = 1000
 MAGIC = re.compile(r"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|....ftyp", re.DOTALL)
 NO_TEXT = re.compile(r".{0,32}?[\0-\x08\x0e-\x1f\x80-\x9f]", re.DOTALL)
 CHUNK = 2**20
-LONG = 256_000  # bytes of JSON that are read in a thread: everybody else would wait for them
+LONG = 256_000  # bytes of JSON, or characters of a form beside its files
 
 
 class Text(str):
@@ -42,12 +42,18 @@ class Text(str):
 class Body:
     """What a client sent: values by name, files by the name of their field in the order of the parts.
 
-    `wrapped` names the values that stood in a wrapper: under whatever other name, the top level wins over them.
+    `wrapped` names the values that stood in a wrapper: under whatever other name, the top level wins over them. What a
+    `long` one says takes its time to check.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     uploads: dict[str, list[UploadFile]] = field(default_factory=dict)
     wrapped: frozenset[str] = frozenset()
+    long: bool = False
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do work on what the body says; in a thread when it is long, since everybody else would wait for it."""
+        return await asyncio.to_thread(work, *arguments) if self.long else work(*arguments)
 
     def content(self) -> dict[str, Any]:
         """Return what the body says, JSON-able, with its files as hashes. Reads the files."""
@@ -64,7 +70,7 @@ async def reading(http: HttpRequest, max_bytes: int) -> AsyncIterator[Body]:
     if kind == "multipart/form-data":
         body = await _form(http, max_bytes)
     elif kind in ("", "application/json") or kind.endswith("+json"):
-        body = await _aside(_document, await http.body())
+        body = await _document(await http.body())
     else:
         message = f"content-type: must be application/json or multipart/form-data, got '{shown(kind)}'"
         raise invalid("invalid_content_type", message)
@@ -78,17 +84,13 @@ async def reading(http: HttpRequest, max_bytes: int) -> AsyncIterator[Body]:
 
 async def parsed(http: HttpRequest) -> dict[str, Any]:
     """Return the JSON object in the body of a request, whatever its declared type, as `parse` does."""
-    return await _aside(parse, await http.body())
+    raw = await http.body()
+    return await Body(long=len(raw) > LONG).aside(parse, raw)
 
 
-async def _aside(work: Callable[[bytes], T], raw: bytes) -> T:
-    """Read a body; a long one in a thread."""
-    return work(raw) if len(raw) <= LONG else await asyncio.to_thread(work, raw)
-
-
-def _document(raw: bytes) -> Body:
-    body = Body()
-    body.values, body.wrapped = _unwrapped(parse(raw))
+async def _document(raw: bytes) -> Body:
+    body = Body(long=len(raw) > LONG)
+    body.values, body.wrapped = await body.aside(lambda: _unwrapped(parse(raw)))
     return body
 
 
@@ -189,19 +191,26 @@ async def _form(http: HttpRequest, max_bytes: int) -> Body:
         form = await _Parser(http, max_bytes).parse()
     except MultiPartException as error:
         raise invalid("invalid_form", f"the body is no valid form: {error.message}") from error
-    body, tree = Body(), _Node()
+    parts = form.multi_items()
+    body = Body(long=sum(len(value) for _, value in parts if isinstance(value, str)) > LONG)
     try:
-        for name, value in form.multi_items():
-            upload = value if isinstance(value, UploadFile) else _file_of(value)
-            if upload is None:
-                tree.put(_path(name), Text(value))
-            else:
-                body.uploads.setdefault(_file_name(name), []).append(upload)
-        body.values, body.wrapped = _unwrapped({name: node.value(name) for name, node in tree.inner.items()})
+        await body.aside(_sort, body, parts)
     except ApiError:
         await form.close()
         raise
     return body
+
+
+def _sort(body: Body, parts: Iterable[tuple[str, UploadFile | str]]) -> None:
+    """Fill a body with the parts of a form."""
+    tree = _Node()
+    for name, value in parts:
+        upload = value if isinstance(value, UploadFile) else _file_of(value)
+        if upload is not None:
+            body.uploads.setdefault(_file_name(name), []).append(upload)
+        elif isinstance(value, str):
+            tree.put(_path(name), Text(value))
+    body.values, body.wrapped = _unwrapped({name: node.value(name) for name, node in tree.inner.items()})
 
 
 def _file_of(text: Any) -> UploadFile | None:

@@ -52,7 +52,7 @@ async def variations() -> Response:
 async def _answer(http: HttpRequest, door: Door[Any], kind: Kind) -> Response:
     service = service_of(http)
     async with reading(http, service.options.max_body_mb * MB) as body:
-        request, fields = read(door, body, service.options, service.data)
+        request, fields = await body.aside(read, door, body, service.options, service.data)
         service.check_model(fields.model)
         _check(service, fields)
         await service.ready()

@@ -28,7 +28,7 @@ async def queued(service: Service, body: Body, job_id: str, source: Job | None =
 
     Raises UsageError or ApiError that name the field, and what `Service.submit` raises.
     """
-    request, fields = read(VIDEOS, body, service.options, service.data)
+    request, fields = await body.aside(read, VIDEOS, body, service.options, service.data)
     service.check_model(fields.model)
     _check_server(service, fields)
     spec = await service.spec()

@@ -105,17 +105,21 @@ def test_a_key_given_twice_among_many_is_found_soon() -> None:
     assert checked < plain * 50  # each key against each would take hundreds of times as long
 
 
-def test_a_long_body_is_read_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    readers: list[int] = []
+def test_a_long_body_is_read_and_checked_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers, unwrapped = list[int](), body._unwrapped
 
-    def parse(raw: bytes) -> dict[str, Any]:
+    def unwrap(values: dict[str, Any]) -> Any:
         readers.append(threading.get_ident())
-        return {}
+        return unwrapped(values)
 
-    monkeypatch.setattr(body, "parse", parse)
+    monkeypatch.setattr(body, "_unwrapped", unwrap)
+    told = []
     for size in (10, 300_000):
-        read(b'{"prompt": "' + b"a" * size + b'"}', "application/json")
-    assert [reader == threading.get_ident() for reader in readers] == [True, False]
+        read_json({"prompt": "a" * size})
+        told.append(read_form([("prompt", "a" * size), ("image", ("a.png", b"1" * 300_000))], lambda found: found))
+    mine = threading.get_ident()
+    assert [reader == mine for reader in readers] == [True, True, False, False]
+    assert [asyncio.run(found.aside(threading.get_ident)) == mine for found in told] == [True, False]
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "application/xml"])
