@@ -44,6 +44,23 @@ def test_the_same_request_twice_is_one_video(clips: Running) -> None:
     assert post(clips, "two").json()["id"] != first.json()["id"]
 
 
+def test_the_first_answer_is_queued_and_the_next_what_has_come_of_it(
+    clips: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, submit = clips.service.queue, clips.service.queue.submit
+
+    def slowly(*given: Any, **named: Any) -> Any:
+        job = submit(*given, **named)
+        while not job.finished:
+            time.sleep(0.01)
+        return job
+
+    monkeypatch.setattr(queue, "submit", slowly)
+    told = [post(clips, "by then").json() for _ in range(2)]
+    shown = [(one["status"], one["progress"], one["queue_position"]) for one in told]
+    assert shown == [("queued", 0, 0), ("completed", 100, None)]
+
+
 def test_another_body_or_route_under_the_same_key_is_refused(clips: Running) -> None:
     first = post(clips, "three").json()
     while clips.client.get(f"/v1/videos/{first['id']}").json()["status"] != "completed":

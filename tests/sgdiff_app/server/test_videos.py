@@ -89,21 +89,6 @@ def test_the_sdk_makes_and_polls_a_video(clips: Running, sdk: OpenAI) -> None:
     clips.client.delete(f"/v1/videos/{begun.json()['id']}")
 
 
-def test_what_is_taken_in_is_queued_whatever_it_does_by_then(clips: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue, submit = clips.service.queue, clips.service.queue.submit
-
-    def slowly(*given: Any, **named: Any) -> Any:
-        job = submit(*given, **named)
-        while job.status == "queued":
-            time.sleep(0.01)
-        return job
-
-    monkeypatch.setattr(queue, "submit", slowly)
-    begun = post(clips, "slow one")
-    assert (begun["status"], begun["progress"], begun["queue_position"]) == ("queued", 0, 0)
-    clips.client.delete(f"/v1/videos/{begun['id']}")
-
-
 def test_a_video_has_every_key_in_every_state(clips: Running) -> None:
     running, waiting = post(clips, "slow one", seed=7), post(clips, quality="low", n=2)
     assert running.keys() == waiting.keys() == KEYS
