@@ -52,10 +52,12 @@ async def once(service: Service, http: HttpRequest, content: Any, job_id: str) -
         yield job
         bound = False
     finally:
-        if bound:
-            store.forget(key, job_id)
-        del service.keys[key]
-        begun.set()
+        try:
+            if bound:
+                store.forget(key, job_id)
+        finally:  # also when the database takes nothing: others wait
+            del service.keys[key]
+            begun.set()
 
 
 def _digest(path: str, content: Any) -> str:
