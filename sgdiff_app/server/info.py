@@ -93,7 +93,7 @@ async def server_info(http: Request) -> Response:
         "sp_degree": config.sp_degree or 1,
         "num_gpus": config.num_gpus,
         "version": __version__,
-        "lora_enabled": True,
+        "lora_enabled": queue.supervisor.told.get("takes_loras", True),  # until that is known, a call tells
         "instance_id": service.instance,
         "uptime_s": round(wall() - service.created, 3),
         "queue": {"waiting": len(queue.waiting), "running": len(queue.running)},

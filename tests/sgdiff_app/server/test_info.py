@@ -52,6 +52,13 @@ def test_server_info(server: Running) -> None:
     assert found["queue"] == {"waiting": 0, "running": 0}
     assert found["served_model_name"] == "tiny-scenes"
     assert found["uptime_s"] >= 0
+    assert found["lora_enabled"] is True
+
+
+def test_a_model_without_a_denoiser_takes_no_adapters(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = server.service.queue.supervisor
+    monkeypatch.setattr(supervisor, "told", {**supervisor.told, "takes_loras": False})
+    assert server.client.get("/server_info").json()["lora_enabled"] is False
 
 
 def test_cards(server: Running) -> None:
