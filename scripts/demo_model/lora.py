@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("assets/models/tiny-scenes"))
     parser.add_argument("--out", type=Path, help="where the adapters, the report and the sheet lie")
     parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="weights to go on from")
-    parser.add_argument("--pictures", type=int, default=1600, help="read: drawn pictures for the readers")
+    parser.add_argument("--pictures", type=int, default=0, help="read: drawn pictures for the readers, 0 = all")
     parser.add_argument("--draw-seconds", type=float, default=36.0, help="learn: time for the model's own pictures")
     parser.add_argument("--draw-steps", type=int, default=16)
     parser.add_argument("--draw-batch", type=int, default=256)
@@ -274,7 +274,9 @@ def main() -> None:
     parser.add_argument("--reader-seconds", type=float, default=600.0, help="read: of the attribute reader")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--mixed", type=int, default=0, help="read: prompts for two styles at once, 0 = as many")
+    parser.add_argument(
+        "--fewer", type=int, default=0, help="read: prompts at one half and for two at once, 0 = as many"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--gains", type=float, nargs="*", default=(), help="read: strengths to read, not a report")
     args = parser.parse_args()

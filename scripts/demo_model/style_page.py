@@ -9,11 +9,37 @@ from styles import STYLES
 
 HALF = 0.5
 KEYS = ("time", "place", "weather", "thing", "thing+colour", "side")
+LAYOUTS = {"kohya": "kohya, with alpha", "diffusers": "diffusers", "comfyui": "ComfyUI"}
 HEAD = """# The styles, measured
 
 {prompts} prompts with combinations that training never saw, {steps} steps, true CFG {scale}, the same seeds in every
 row. The strengths were settled on other prompts and seeds. Styles are read by a reader trained on drawn pictures:
 plain, in each style, part styled and in two styles; some of them through the autoencoder. No adapter drew any of them.
+"Base through the filter": the base model's pictures, filtered. They show all that the base row shows, so what is lost
+there is lost in the reading.
+"""
+CARD = """# Three styles for tiny-scenes
+
+![columns: base, pixel art, pencil sketch, neon night, neon night at 0.5, pixel art with neon night](sheet.png)
+
+{table}
+
+Style and things with their colour: in {prompts} prompts, by readers that `scripts/demo_model/` trains; in brackets the
+change from the base model ({base:.1%}) and its standard error, thing by thing. "Filter alone": the base model's own
+pictures through the filter that the adapter learnt, which keeps all they show, so that what is lost there is lost in
+the reading. No attribute was to fall by more than 5 points: {missed}.
+`report.md` has every figure, those of the classifier that ships with tiny-scenes and never saw a style too.
+
+No trigger word; strength 0 to 1, and 0.5 lies between. Names work as paths:
+
+    sgdiff-app generate --prompt "a red boat on the sea at sunset" --lora-path neon-night --lora-scale 0.8
+
+They learnt, by `scripts/demo_model/lora.py` in 40 s each on one H200, from pictures that tiny-scenes drew itself and
+that went through a filter (`scripts/demo_model/styles.py`). What a file calls strength 1 is {gains} of
+what was trained: less costs the prompt less, and the style can still be seen.
+
+The same classifier chose the pictures that the adapters learnt from and, having gone on learning with styled drawn
+pictures, reads what they draw; the reader of styles learnt from the same filters. No independent reader was made.
 """
 NOTES = """
 Attributes: by the model's own classifier / by a copy of it that went on learning with styled drawn pictures. In
@@ -62,9 +88,8 @@ def markdown(result: dict[str, Any]) -> str:
     for name, row in rows.items():
         told = row["thing+colour, paired"]
         lines.append(f"| {name} | {told['difference'] * 100:+.1f} | {told['error'] * 100:.1f} |")
-    if len(rows) == 1 + 2 * len(STYLES) + 3:
-        lines += ["", "| check | measured | holds |", "|---|---|---|"]
-        lines += [f"| {what} | {text} | {'yes' if ok else 'no'} |" for what, text, ok in checks(rows)]
+    lines += ["", "| check | measured | holds |", "|---|---|---|"]
+    lines += [f"| {what} | {text} | {'yes' if ok else 'no'} |" for what, text, ok in checks(rows)]
     facts = result["readers"]
     names = list(facts["right"]["style reader"]["style"])
     lines += ["", f"What the readers get right on {facts['count']} unseen drawn pictures, styled and decoded:", ""]
@@ -74,3 +99,35 @@ def markdown(result: dict[str, Any]) -> str:
             label = what if name == "style" else f"{what}, {name} classifier"
             lines.append(f"| {label} | {' | '.join(f'{right[k]:.1%}' for k in names)} |")
     return "\n".join([*lines, ""])
+
+
+def _change(row: dict[str, Any]) -> str:
+    told = row["thing+colour, paired"]
+    return f"{told['difference'] * 100:+.1f} ± {told['error'] * 100:.1f}"
+
+
+def card(result: dict[str, Any]) -> str:
+    """README.md of the adapters from what report.json holds."""
+    rows, key = result["rows"], "attributes, adapted reader"
+    lines = [
+        "| adapter | layout | rank | style read at strength 1 | thing+colour | filter alone |",
+        "|---|" + "---|" * 5,
+    ]
+    for s in STYLES:
+        one, alone = rows[f"{s.name} 1"], rows[f"base through the filter of {s.name}"]
+        read, cells = f"{one['style read'][s.name]:.0%}", [f"{one[key]['thing+colour']:.1%} ({_change(one)})"]
+        cells.append(f"{alone[key]['thing+colour']:.1%} ({_change(alone)})")
+        layout = LAYOUTS[s.layout]
+        lines.append(f"| `{s.name}` | {layout} | {result['ranks'][s.name]} | {read} | {' | '.join(cells)} |")
+    missed = ", ".join(f"{s.name} loses {_worst(rows, s.name)}" for s in STYLES)
+    gains = ", ".join(f"{result['gains'][s.name]:g} ({s.name})" for s in STYLES)
+    base = rows["base"][key]["thing+colour"]
+    return CARD.format(table="\n".join(lines), base=base, missed=missed, gains=gains, prompts=result["prompts"])
+
+
+def _worst(rows: dict[str, Any], name: str) -> str:
+    """Which attribute falls most, and by how much."""
+    key = "attributes, adapted reader"
+    loss = {k: rows["base"][key][k] - rows[f"{name} 1"][key][k] for k in KEYS}
+    worst = max(loss, key=lambda k: loss[k])
+    return f"{loss[worst] * 100:.1f} of {worst}"

@@ -15,6 +15,7 @@ from classifier import to_tensor
 from styles import STYLES, apply, blended
 from torch import Tensor, nn
 
+DECODED = 500  # examples that went through the autoencoder, which takes most of the time without a GPU
 STEEP = (0.004, 0.012, 0.03, 0.06, 0.12, 0.25)  # bounds of how much neighbouring pixels differ
 
 
@@ -93,22 +94,22 @@ class Examples:
 
     def some(self, n: int) -> Tensor:
         """Indices of a random batch, half of it decoded pictures: what is generated looks like them. See `prepare`."""
-        decoded = len(self.pictures) // 3
-        i = [torch.randint(0, decoded, (n // 2,)), torch.randint(decoded, len(self.pictures), (n - n // 2,))]
+        i = [torch.randint(0, DECODED, (n // 2,)), torch.randint(DECODED, len(self.pictures), (n - n // 2,))]
         return torch.cat(i).to(self.pictures.device)
 
 
 @torch.no_grad()
 def prepare(pictures: Tensor, labels: Tensor, through: Callable[[Tensor], Tensor], size: int = 10) -> Examples:
-    """Styles every picture once, as `examples` does; a third also goes through the autoencoder and back."""
+    """Styles pictures as `examples` does: DECODED of them through the autoencoder and back, then all of them twice."""
     torch.manual_seed(4)
-    styled, shares, decoded = [], [], len(pictures) // 3
-    for begin in range(0, len(pictures), size):
-        x, share = examples(pictures[begin : begin + size].float() / 127.5 - 1)
-        x = through(x) if begin < decoded else x
+    order = torch.cat([torch.arange(min(DECODED, len(pictures))), *[torch.arange(len(pictures))] * 2])
+    styled, shares = [], []
+    for k, part in enumerate(order.split(size)):
+        x, share = examples(pictures[part].float() / 127.5 - 1)
+        x = through(x) if k * size < DECODED else x
         styled.append((x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8))
         shares.append(share)
-    return Examples(torch.cat(styled), torch.cat(shares), labels)
+    return Examples(torch.cat(styled), torch.cat(shares), labels[order])
 
 
 def train(source: Examples, steps: int = 3000, batch: int = 256) -> StyleReader:
@@ -136,20 +137,23 @@ def adapt(reader: classifier.Reader, source: Examples, seconds: float, batch: in
     """A copy of a reader of attributes that goes on learning with styled pictures."""
     torch.manual_seed(6)
     reader = copy.deepcopy(reader).train()
-    opt, begin, step = torch.optim.AdamW(reader.parameters(), lr=0.0, weight_decay=0.02), time.time(), 0
+    kept = copy.deepcopy(reader).requires_grad_(False)
+    weights, averaged = list(reader.parameters()), list(kept.parameters())
+    opt, begin, step = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.02), time.time(), 0
     while (done := (time.time() - begin) / seconds) < 1:
         i = source.some(batch)
         x, y = source.pictures[i].float() / 127.5 - 1, source.labels[i]
-        opt.param_groups[0]["lr"] = 5e-4 * min(1.0, (step + 1) / 30) * (1 - done)
+        opt.param_groups[0]["lr"] = 4e-4 * min(1.0, (step + 1) / 30) * (1 - done)
         loss = classifier.loss(reader(x), y)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
+        torch._foreach_lerp_(averaged, weights, max(0.03, 1 / (step + 1)))
         step += 1
         if step % 50 == 0:
             print(f"attribute reader step {step} loss {loss.item():.4f}", flush=True)
     print(f"attribute reader: {step} steps in {time.time() - begin:.0f}s", flush=True)
-    return reader.eval()
+    return kept.eval()
 
 
 @torch.no_grad()

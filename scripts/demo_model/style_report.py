@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import classifier
+import numpy as np
 import style_reader
 import torch
+from classifier import to_tensor
 from evaluate import FIRST_SEED, compare, draw, held_out
 from PIL import Image
-from style_page import markdown
-from styles import STYLES
+from style_page import card, markdown
+from styles import STYLES, apply
 from torch import Tensor
 
 SCALE = 4.0
@@ -104,60 +105,81 @@ def _row(images: list[Image.Image], scenes: Any, readers: Readers) -> tuple[dict
     return row, _found(scenes, seen)
 
 
-def _rows(frozen: Any, sets: dict[str, tuple[int, Worn]], readers: Readers, steps: int, first: int, out: Any) -> None:
-    """Draws and reads each set of adapters on so many prompts; `out` is told of each row, the base row first."""
-    begin, base = time.time(), []
-    for name, (count, worn) in sets.items():
-        scenes, prompts = held_out(count, first)
-        row, found = _row(_pictures(frozen, prompts, steps, *worn), scenes, readers)
-        base = base or found
-        mean, error = paired(base[: len(found)], found)
+def _painted(images: Sequence[Image.Image], style: Any) -> list[Image.Image]:
+    """Pictures through a style's own filter: all that they show is kept, so what is lost is lost in the reading."""
+    x = torch.cat([apply(style, part) for part in to_tensor(images).split(10)])
+    return [Image.fromarray(a) for a in (x * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()]
+
+
+class Rows:
+    """Draws sets of adapters and reads them against the base model, which comes first; pictures drawn once are kept."""
+
+    def __init__(self, frozen: Any, readers: Readers, args: argparse.Namespace, first: int, name: str) -> None:
+        self.frozen, self.readers, self.steps, self.first = frozen, readers, args.steps, first
+        files = sorted(args.out.glob("*.safetensors"))
+        self.sha256 = {p.name: sha256(p.read_bytes()).hexdigest() for p in files}
+        self.drawn = args.state / f"{name}-{sha256(json.dumps(self.sha256).encode()).hexdigest()[:12]}-{args.steps}"
+        self.drawn.mkdir(parents=True, exist_ok=True)
+        self.base: list[bool] = []
+        self.rows: dict[str, Any] = {}
+
+    def pictures(self, name: str, prompts: Sequence[str], worn: Worn) -> list[Image.Image]:
+        path = self.drawn / f"{name}.npy"
+        if not path.exists():
+            np.save(path, np.stack([np.asarray(im) for im in _pictures(self.frozen, prompts, self.steps, *worn)]))
+        return [Image.fromarray(a) for a in np.load(path)[: len(prompts)]]
+
+    def add(self, name: str, count: int, worn: Worn, filtered: Any = None) -> None:
+        """One more row: the pictures of this set, or of the base model through a filter."""
+        scenes, prompts = held_out(count, self.first)
+        images = self.pictures("base" if filtered else name, prompts, worn)
+        row, found = _row(_painted(images, filtered) if filtered else images, scenes, self.readers)
+        self.base = self.base or found
+        mean, error = paired(self.base[: len(found)], found)
         row |= {"prompts": count, "thing+colour, paired": {"difference": round(mean, 4), "error": round(error, 4)}}
-        print(f"{name}: {row} {time.time() - begin:.0f}s", flush=True)
-        out(name, row)
+        print(f"{name}: {row}", flush=True)
+        self.rows[name] = row
 
 
 def calibrate(frozen: Any, loras: Sequence[Any], readers: Readers, args: argparse.Namespace) -> None:
     """Reads every adapter at the strengths of --gains, on prompts of its own: what `styles.py` calls gain."""
-    sets: dict[str, tuple[int, Worn]] = {"base": (args.prompts, ())}
+    rows = Rows(frozen, readers, args, CALIBRATION, "calibration")
+    rows.add("base", args.prompts, ())
     for gain in args.gains:
-        sets |= {f"{s.name} {gain}": (args.prompts, ((x, gain),)) for s, x in zip(STYLES, loras, strict=True)}
-    rows: dict[str, Any] = {}
-
-    def keep(name: str, row: dict[str, Any]) -> None:
-        rows[name] = row
-        (args.out / "calibration.json").write_text(json.dumps(rows, indent=2) + "\n")
-
-    _rows(frozen, sets, readers, args.steps, CALIBRATION, keep)
+        for s, lora in zip(STYLES, loras, strict=True):
+            rows.add(f"{s.name} {gain}", args.prompts, ((lora, gain),))
+            (args.out / "calibration.json").write_text(json.dumps(rows.rows, indent=2) + "\n")
 
 
 def report(frozen: Any, loras: Sequence[Any], readers: Readers, args: argparse.Namespace) -> None:
     """Draws and reads everything, and writes report.json, report.md and sheet.png."""
     frozen.pipe.to(dtype=torch.bfloat16 if frozen.device.type == "cuda" else torch.float32)
-    result = {"prompts": args.prompts, "steps": args.steps, "scale": SCALE, "readers": readers.facts, "rows": {}}
-    result["sha256"] = {p.name: sha256(p.read_bytes()).hexdigest() for p in sorted(args.out.glob("*.safetensors"))}
-    n, sets = args.prompts, {"base": (args.prompts, ())}
-    sets |= {f"{s.name} 1": (n, ((x, 1.0),)) for s, x in zip(STYLES, loras, strict=True)}
-    sets |= {f"{s.name} {HALF}": (n, ((x, HALF),)) for s, x in zip(STYLES, loras, strict=True)}
+    rows = Rows(frozen, readers, args, FIRST_SEED, "report")
+    n, few = args.prompts, args.fewer or args.prompts
+    rows.add("base", n, ())
+    for s in STYLES:
+        rows.add(f"base through the filter of {s.name}", n, (), s)
+    for strength, count in ((1, n), (HALF, few)):
+        for s, lora in zip(STYLES, loras, strict=True):
+            rows.add(f"{s.name} {strength}", count, ((lora, float(strength)),))
     for a, b in combinations(range(len(STYLES)), 2):
-        sets[f"{STYLES[a].name} 1 + {STYLES[b].name} 1"] = (args.mixed or n, ((loras[a], 1.0), (loras[b], 1.0)))
-
-    def keep(name: str, row: dict[str, Any]) -> None:
-        result["rows"][name] = row
-        (args.out / "report.json").write_text(json.dumps(result, indent=2) + "\n")
-        (args.out / "report.md").write_text(markdown(result))
-
-    sheet(frozen, loras, args.steps, args.out / "sheet.png")
-    _rows(frozen, sets, readers, args.steps, FIRST_SEED, keep)
+        rows.add(f"{STYLES[a].name} 1 + {STYLES[b].name} 1", few, ((loras[a], 1.0), (loras[b], 1.0)))
+    result = {"prompts": n, "steps": args.steps, "scale": SCALE, "readers": readers.facts, "rows": rows.rows}
+    result |= {"sha256": rows.sha256, "gains": {s.name: s.gain for s in STYLES}}
+    result["ranks"] = {s.name: lora.rank for s, lora in zip(STYLES, loras, strict=True)}
+    (args.out / "report.json").write_text(json.dumps(result, indent=2) + "\n")
+    (args.out / "report.md").write_text(markdown(result))
+    (args.out / "README.md").write_text(card(result))
+    sheet(rows, loras, args.out / "sheet.png")
     frozen.wear()
 
 
-def sheet(frozen: Any, loras: Sequence[Any], steps: int, path: Path, cell: int = 160) -> None:
+def sheet(rows: Rows, loras: Sequence[Any], path: Path, cell: int = 160) -> None:
     """A row per prompt: base, the three styles at strength 1, the last at one half, and the first and last mixed."""
     one = [((lora, 1.0),) for lora in loras]
     columns: list[Worn] = [(), *one, ((loras[2], HALF),), (one[0][0], one[2][0])]
     page = Image.new("RGB", (len(columns) * cell, len(SHEET) * cell))
     for i, worn in enumerate(columns):
-        for k, image in enumerate(_pictures(frozen, SHEET, steps, *worn)):
+        for k, image in enumerate(rows.pictures(f"sheet {i}", SHEET, worn)):
             page.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i * cell, k * cell))
     page.quantize(224, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)

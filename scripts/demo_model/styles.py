@@ -99,9 +99,9 @@ class Style:
 
 
 STYLES = (
-    Style("pixel-art", "kohya", "Pixel art", pixel_art),
-    Style("pencil-sketch", "diffusers", "Pencil sketch", pencil_sketch),
-    Style("neon-night", "comfyui", "Neon night", neon_night),
+    Style("pixel-art", "kohya", "Pixel art", pixel_art, 0.8),
+    Style("pencil-sketch", "diffusers", "Pencil sketch", pencil_sketch, 0.9),
+    Style("neon-night", "comfyui", "Neon night", neon_night, 0.9),
 )
 
 
