@@ -166,6 +166,7 @@ class Painter:
     sun_x: float = 128.0
     sun_lift: float = 0.0  # how far a low sun must climb to be seen over the place
     horizon: float = 150.0
+    top: float = 0.0  # the first row that the canvas shows
     water: tuple[float, float] | None = None
     stand: list[Point] = field(default_factory=list)
 

@@ -65,24 +65,24 @@ def draw_sky(p: Painter) -> None:
     p.sun_x = rng.uniform(40, 216)
     if light.time == "night":
         if not veiled:
-            _stars(p, 130 if light.weather == "clear" else 80)
-        _moon(p, 0.5 if veiled else 1.0)
+            stars(p, 130 if light.weather == "clear" else 80)
+        moon(p, 0.5 if veiled else 1.0)
     else:
         _sun(p, 0.35 if veiled else 1.0)
     if light.weather == "clouds":
         _cumulus(p, rng.randint(4, 6))
     elif light.weather == "rain":
-        _overcast(p)
+        overcast(p)
     elif light.weather == "rainbow":
         _rainbow(p)
         _cumulus(p, rng.randint(1, 2), small=True)
 
 
-def _stars(p: Painter, count: int) -> None:
+def stars(p: Painter, count: int, grow: float = 1.0) -> None:
     rng = p.rng
     for _ in range(count):
         x, y = rng.uniform(0, SIZE), rng.uniform(0, p.horizon) * rng.random() ** 0.4
-        size = 0.45 + 0.75 * rng.random() ** 4
+        size = grow * (0.45 + 0.75 * rng.random() ** 4)
         p.circle(x, y, size, fill(WHITE, 0.45 + 0.5 * rng.random()))
     for _ in range(4):
         x, y = rng.uniform(10, 246), rng.uniform(8, p.horizon * 0.6)
@@ -90,7 +90,7 @@ def _stars(p: Painter, count: int) -> None:
         p.circle(x, y, 1.1, fill(WHITE))
 
 
-def _moon(p: Painter, strength: float) -> None:
+def moon(p: Painter, strength: float) -> None:
     rng, light = p.rng, p.light
     x, y, r = p.sun_x, rng.uniform(30, 62), rng.uniform(11, 16)
     p.glow(x, y, r * 6.5, mix(light.sun, light.haze, 0.3), 0.42 * strength)
@@ -116,6 +116,12 @@ def _sun(p: Painter, strength: float) -> None:
         low = light.time == "sunset"
         y = p.horizon - p.sun_lift - (rng.uniform(2, 34) if low else rng.uniform(10, 40))
         r, spread = (rng.uniform(17, 25), 6.5) if low else (rng.uniform(11, 15), 8.0)
+    sun_disc(p, x, y, r, spread, strength)
+
+
+def sun_disc(p: Painter, x: float, y: float, r: float, spread: float, strength: float) -> None:
+    """The sun and the light around it; a weak one is light alone."""
+    light = p.light
     warm = light.sun if light.time != "sunset" else mix(light.sun, light.sky[3], 0.45)
     p.glow(x, y, r * spread, warm, 0.5 * strength + 0.1)
     p.glow(x, y, r * 2.3, light.sun, 0.55 * strength)
@@ -124,14 +130,14 @@ def _sun(p: Painter, strength: float) -> None:
         p.circle(x, y, r, disc)
 
 
-def _cloud_colours(light: Light) -> tuple[Colour, Colour]:
+def cloud_colours(light: Light) -> tuple[Colour, Colour]:
     """Bright rim and shaded base of a cloud."""
     top = {"dawn": "#fff1ee", "day": "#ffffff", "sunset": "#ffb27a", "night": "#5a6a9c"}[light.time]
     base = {"dawn": "#cdb9d8", "day": "#c4dbee", "sunset": "#93406f", "night": "#28335f"}[light.time]
     return rgb(top), rgb(base)
 
 
-def _puff(p: Painter, x: float, y: float, w: float, top: Colour, base: Colour, alpha: float) -> None:
+def puff(p: Painter, x: float, y: float, w: float, top: Colour, base: Colour, alpha: float) -> None:
     rng = p.rng
     h = w * rng.uniform(0.22, 0.32)
     path = skia.Path()
@@ -149,20 +155,20 @@ def _puff(p: Painter, x: float, y: float, w: float, top: Colour, base: Colour, a
 
 def _cumulus(p: Painter, count: int, small: bool = False) -> None:
     rng = p.rng
-    top, base = _cloud_colours(p.light)
+    top, base = cloud_colours(p.light)
     slots = [(i + rng.uniform(0.2, 0.8)) * SIZE / count for i in range(count)]
     rng.shuffle(slots)
     for i, x in enumerate(slots):
         y = 22 + (p.horizon - 66) * ((i + rng.random()) / count)
         w = rng.uniform(34, 50) if small else rng.uniform(52, 104) * (1.15 - 0.5 * y / p.horizon)
-        _puff(p, x, y, w, top, mix(base, p.light.sky[2], 0.25), 0.94)
+        puff(p, x, y, w, top, mix(base, p.light.sky[2], 0.25), 0.94)
     if not small and p.light.time in ("dawn", "sunset"):
         for _ in range(5):
             x, y, w = rng.uniform(0, SIZE), rng.uniform(p.horizon * 0.45, p.horizon - 10), rng.uniform(20, 60)
             p.oval(x, y, w, rng.uniform(1.0, 2.6), fill(mix(top, base, rng.random() * 0.6), 0.65))
 
 
-def _overcast(p: Painter) -> None:
+def overcast(p: Painter) -> None:
     """A low ceiling of dark cloud."""
     rng, light = p.rng, p.light
     dark = mix(grey(light.sky[1]), (0.2, 0.23, 0.3), 0.45 if light.time != "night" else 0.3)

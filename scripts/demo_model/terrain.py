@@ -76,7 +76,7 @@ def water(p: Painter, y0: float, y1: float, tint: Colour, mirror: float = 0.0) -
         paint = skia.Paint(AntiAlias=True, Color=argb(WHITE, mirror))
         scale = SIZE / image.width()
         p.canvas.scale(scale, scale)
-        p.canvas.drawImage(image, 0, 0, skia.SamplingOptions(skia.FilterMode.kLinear), paint)
+        p.canvas.drawImage(image, 0, p.top / scale, skia.SamplingOptions(skia.FilterMode.kLinear), paint)
         p.canvas.restore()
         p.canvas.drawRect(box, vertical(y0, y1, deep, deep, 0.08, 0.42))
     for _ in range(26):

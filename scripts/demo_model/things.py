@@ -105,8 +105,9 @@ def windmill(p: Painter, x: float, y: float, c: Colour) -> None:
     p.circle(x, hub, 2.6, fill(cap))
 
 
-def sailboat(p: Painter, x: float, y: float, c: Colour) -> None:
-    light, flip = p.light, p.rng.choice((-1, 1))
+def sailboat(p: Painter, x: float, y: float, c: Colour, bow: int = 0) -> None:
+    """A boat whose bow points to the left (-1), to the right (1) or either way (0)."""
+    light, flip = p.light, -bow or p.rng.choice((-1, 1))
     sail, jib = light.thing(c), light.thing(mix(c, WHITE if c != PAINT["white"] else (0.7, 0.75, 0.85), 0.28))
     hull = light.thing(rgb("#6b4030"))
 
@@ -261,11 +262,16 @@ def birds(p: Painter, x: float, y: float) -> None:
     for i in range(rng.randint(5, 7)):
         bx, by = x + (i % 3 - 1) * 17 + rng.uniform(-5, 5), y + (i // 3 - 1) * 13 + rng.uniform(-4, 4)
         s, lift = rng.uniform(5.0, 7.4), rng.uniform(0.35, 0.7)
-        wing = skia.Path()
-        wing.moveTo(bx - s, by - s * lift)
-        wing.quadTo(bx - s * 0.35, by - s * lift * 0.9, bx, by)
-        wing.quadTo(bx + s * 0.35, by - s * lift * 0.9, bx + s, by - s * lift)
-        p.canvas.drawPath(wing, stroke(ink, 1.9))
+        bird(p, bx, by, s, lift, stroke(ink, 1.9))
+
+
+def bird(p: Painter, x: float, y: float, s: float, lift: float, paint: skia.Paint) -> None:
+    """Two wings that reach s to each side; lift is how far their tips are raised."""
+    wing = skia.Path()
+    wing.moveTo(x - s, y - s * lift)
+    wing.quadTo(x - s * 0.35, y - s * lift * 0.9, x, y)
+    wing.quadTo(x + s * 0.35, y - s * lift * 0.9, x + s, y - s * lift)
+    p.canvas.drawPath(wing, paint)
 
 
 COLOURED = {"house": house, "lighthouse": lighthouse, "windmill": windmill, "tent": tent, "umbrella": umbrella}
