@@ -20,7 +20,7 @@ logger = log.get(__name__)
 
 KEY = "sgdiff"
 SEGMENT = 65_000  # JPEG keeps EXIF and XMP in one segment of 64 KiB each
-EXIF_FOLDER, USER_COMMENT = 0x8769, 0x9286
+EXIF_FOLDER, USER_COMMENT, MODEL = 0x8769, 0x9286, 0x0110
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:sgdiff="urn:sgdiff:recipe" sgdiff:recipe="{}"/></rdf:RDF></x:xmpmeta>'
@@ -90,12 +90,14 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
     What is inside counts, not the file's name; nothing of it is executed.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    text = _find(path)
+    text = read_texts(path).get(KEY)
     if text is None:
         raise InputError(f"{path}: no recipe inside", code="recipe_not_found")
+    return parsed(text, str(path))
+
+
+def parsed(text: str, path: str) -> dict[str, Any]:
+    """Return the recipe that stands in a file as this text; messages name the file. Raises InputError."""
     try:
         if text.startswith(PACKED):
             text = _unpack(text.removeprefix(PACKED))
@@ -107,29 +109,51 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return recipe
 
 
-def _find(path: Path) -> str | None:
+def read_texts(path: str | Path) -> dict[str, str]:
+    """Return what is written inside a picture or clip, by name: the recipe, and the settings of other programs.
+
+    Raises InputError.
+    """
     from PIL import Image, UnidentifiedImageError
 
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
             head = file.read(12)
         if head[4:8] == b"ftyp":
-            return video.read_tags(path.resolve()).get(KEY)
+            return video.read_tags(path.resolve())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow thinks of the pixels, which are not read
             with Image.open(path, formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
-                info = dict(image.info)
+                info, exif = dict(image.info), image.getexif()
+                comment, model = exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT), exif.get(MODEL)
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: is no PNG, JPEG, WebP, GIF or MP4 file") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if isinstance(info.get(KEY), str):
-        return str(info[KEY])
+    texts = {str(key): str(value) for key, value in info.items() if isinstance(value, str)}
     if isinstance(info.get("comment"), bytes):
-        return _of_comment(info["comment"])
+        own = _of_comment(info["comment"])
+        texts |= {"comment": info["comment"].decode(errors="replace")} if own is None else {KEY: own}
     packet = info.get("xmp")
     found = re.search(rb'sgdiff:recipe="([^"]*)"', packet) if isinstance(packet, bytes) else None
-    return html.unescape(found[1].decode(errors="replace")) if found else None
+    if found and KEY not in texts:
+        texts[KEY] = html.unescape(found[1].decode(errors="replace"))
+    if isinstance(comment, bytes):
+        texts.setdefault("parameters", _of_user_comment(comment))
+    if isinstance(model, str) and model.startswith("prompt:"):  # where ComfyUI puts its graph
+        texts.setdefault("prompt", model.removeprefix("prompt:"))
+    return texts
+
+
+def _of_user_comment(comment: bytes) -> str:
+    """Return the text of an EXIF comment, whose first eight bytes name its encoding."""
+    kind, text = comment[:8], comment[8:]
+    if kind.startswith(b"UNICODE"):
+        return text.decode("utf-16-be", errors="replace")
+    return (text if kind.startswith((b"ASCII", b"\0")) else comment).decode(errors="replace").strip("\0")
 
 
 def _of_comment(comment: bytes) -> str | None:

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 # Rooms of the engine, a line for each row from 0 up, as DESIGN.md section 1 draws them.
 DRAWN = """
     errors schema types config catalog resolve env log
-    overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage cloud profiler faults
+    overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage cloud profiler faults \
+        settings_text infotext comfy
     attention parallel kernels
     passes cache lora
     stages
@@ -47,6 +48,11 @@ ARROWS = {
     ("recipe_file", "video"),  # the recipe of an mp4 is an ffmpeg tag
     ("recipe", "hub"),  # a recipe names the folder that made the picture, with its hash
     ("recipe", "media"),  # a recipe is read out of a picture, and records its inputs by their hash
+    ("settings_text", "recipe"),  # settings are found in recipes,
+    ("settings_text", "recipe_file"),  # in files,
+    ("settings_text", "infotext"),
+    ("settings_text", "comfy"),  # and in what other programs write
+    ("settings_text", "hub"),  # which name adapters that may be here
     ("storage", "media"),  # storage keeps what media encodes
 }
 # Imports to a higher row, inside a function only: the nouns have doors to what is done with them.
