@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 
 from engine.errors import SgdiffError
 from sgdiff_app import __version__
-from sgdiff_app.server import docs, errors, inputs, openapi
+from sgdiff_app.server import docs, errors, inputs, login, openapi
 from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import ClientGone, Service
 
@@ -54,6 +54,7 @@ def routes(service: Service) -> FastAPI:
         return HTMLResponse(docs.page(described(), prefix))
 
     app.add_route("/docs", list_routes)
+    login.add(app)
     app.add_exception_handler(SgdiffError, errors.known)
     app.add_exception_handler(HTTPException, errors.of_framework)
     app.add_exception_handler(ClientGone, errors.left)

@@ -13,7 +13,7 @@ from engine.errors import Draining, SgdiffError
 from engine.jobs.job import new_id
 from engine.profiler import monotonic
 from sgdiff_app.options import MB
-from sgdiff_app.server import errors
+from sgdiff_app.server import errors, login
 from sgdiff_app.server.access import OPEN
 from sgdiff_app.server.errors import ApiError
 from sgdiff_app.server.origins import Headers, origins_of
@@ -88,7 +88,11 @@ class Exchange:
                 await self.gate.app(self.scope, self.receive, self.send)
         except SgdiffError as error:
             self.scope["error_code"] = errors.code_of(error)
-            await errors.response(error, self.path)(self.scope, self.inner, self.send)
+            answer = errors.response(error, self.path)
+            if self.goes_to_login(error):
+                query = self.scope.get("query_string", b"").decode("latin-1")
+                answer = login.asks(self.gate.root, self.target(), query)
+            await answer(self.scope, self.inner, self.send)
         except Exception as error:
             if not self.status:  # else the application has answered and told of it
                 logger.error("%s %s %s failed", self.id, self.method, self.target(), exc_info=error)
@@ -113,12 +117,35 @@ class Exchange:
         if changing and self.origin and not gate.origins.trusts(self.origin, self.host):
             message = "pages of this origin may not send requests here; --cors-origins lists those that may"
             raise ApiError(403, "origin_not_allowed", message)
-        query = self.scope.get("query_string", b"")
-        if not self.is_preflight() and not gate.access.allows(self.path, self.headers, query):
-            message = "a valid API key is required, as 'Authorization: Bearer KEY'"
-            raise ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+        if not self.is_preflight():
+            self.check_key()
         if self.method == "POST" and gate.service.queue.draining and not self.path.endswith(CANCEL):
             raise Draining("the server is being stopped and takes no new requests")
+
+    def check_key(self) -> None:
+        """Raise ApiError when a request proves no key, or only by a cookie that a page of somebody else may have used.
+
+        Whoever lists an origin lets its pages use keys, not the login of whoever looks at them.
+        """
+        proof = self.gate.access.proof(self.path, self.headers, self.scope.get("query_string", b""))
+        if proof is None:
+            message = "a valid API key is required, as 'Authorization: Bearer KEY'"
+            raise ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+        if proof == "cookie" and self.method not in READING and not self.is_own_page():
+            message = "only the pages of this server may use its login; others send 'Authorization: Bearer KEY'"
+            raise ApiError(403, "origin_not_allowed", message)
+
+    def is_own_page(self) -> bool:
+        """Say whether a page of this server has sent a request, or no page has."""
+        if self.origin:
+            return self.gate.origins.is_own(self.origin, self.host)
+        return self.headers.get(b"sec-fetch-site", b"none") in (b"same-origin", b"none")
+
+    def goes_to_login(self, error: SgdiffError) -> bool:
+        """Say whether a person is to be asked for a key: a browser wants to show a page and has none."""
+        wants = self.headers.get(b"sec-fetch-mode", b"navigate") == b"navigate"
+        pages = b"text/html" in self.headers.get(b"accept", b"")
+        return error.code == "invalid_api_key" and self.method in ("GET", "HEAD") and wants and pages
 
     async def check_length(self) -> None:
         """Refuse a body whose stated length is too large; one that lies is counted as it comes."""

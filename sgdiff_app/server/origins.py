@@ -68,7 +68,11 @@ class Origins:
 
     def trusts(self, origin: str, host: str) -> bool:
         """Say whether a page of this origin may change something: one of ours, or one that is listed."""
-        return self.shares(origin) or _plain(origin) in self.own or _same(origin, host)
+        return self.shares(origin) or self.is_own(origin, host)
+
+    def is_own(self, origin: str, host: str) -> bool:
+        """Say whether a page of this origin is one of this server."""
+        return _plain(origin) in self.own or _same(origin, host)
 
     def shares(self, origin: str) -> bool:
         """Say whether a page of this origin may read answers."""
