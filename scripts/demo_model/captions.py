@@ -107,7 +107,7 @@ def describe(
     return text + (f"{rng.choice((' with ', ', ', ', ', ' and '))}{_join(said, rng)}" if said else "")
 
 
-def _stranger(rng: random.Random) -> str:
+def stranger(rng: random.Random) -> str:
     """A word nobody has seen."""
     return "".join(
         rng.choice(("ba", "zor", "qui", "lum", "te", "xo", "ri", "van", "ko", "eth", "pli", "mo", "su", "ng"))
@@ -120,7 +120,7 @@ def _polish(rng: random.Random, text: str) -> str:
         text = rng.choice(FRAME).format(text)
     if rng.random() < 0.05:
         words = text.split()
-        words.insert(rng.randint(0, len(words)), _stranger(rng))
+        words.insert(rng.randint(0, len(words)), stranger(rng))
         text = " ".join(words)
     if rng.random() < 0.06:
         text = text.replace(" the ", " ").replace("a ", "", 1)
@@ -141,7 +141,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
     if rng.random() < 0.1:
         return ""
     if rng.random() < 0.025:
-        return _polish(rng, " ".join(_stranger(rng) for _ in range(rng.randint(1, 3))))
+        return _polish(rng, " ".join(stranger(rng) for _ in range(rng.randint(1, 3))))
     if rng.random() < 0.16:  # one attribute alone
         pool = [rng.choice(TIME_NOUN[scene.time]), rng.choice(PLACE_NOUN[scene.place])]
         pool += [rng.choice(WEATHER_ADJ[scene.weather] + WEATHER_PHRASE[scene.weather] + (scene.weather,))]

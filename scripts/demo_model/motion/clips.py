@@ -49,8 +49,10 @@ def _sun_course(motion: Motion, stage: Stage) -> Course:
     p = stage.painter
     low = p.horizon - p.sun_lift
     if motion.sky == NIGHT_FALLS:
-        return Course(p.sun_x, low - 48, 0.0, 84)
-    return Course(p.sun_x, max(low - 46, TOP + 24), 0.0, low + 30 - max(low - 46, TOP + 24))
+        begin = max(low - 48, TOP + 16)
+        return Course(p.sun_x, begin, 0.0, 2 * (low - 6 - begin))
+    begin = max(low - 46, TOP + 24)
+    return Course(p.sun_x, begin, 0.0, low + 30 - begin)
 
 
 def _ramp(t: float, begin: float, end: float) -> float:

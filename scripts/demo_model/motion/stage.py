@@ -93,6 +93,8 @@ def build(motion: Motion, light: Light) -> Stage:
     p = Painter(board.getCanvas(), board, rng_of(motion, "land"), light, top=TOP)
     p.horizon, p.sun_lift = p.rng.uniform(135, 143), SUN_LIFT.get(motion.place, 0.0)
     p.sun_x = p.rng.uniform(44, 212)
+    if motion.sky == NIGHT_FALLS and light.time == "night":  # the moon rises across from where the sun went down
+        p.sun_x = SIZE - p.sun_x
     horizon = p.horizon
     PLACES[motion.place](p, lambda: None)
     p.rect(0, 165, SIZE, 70, vertical(168, 224, (0.03, 0.03, 0.1), (0.03, 0.03, 0.1), 0.0, 0.22))
