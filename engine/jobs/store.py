@@ -8,17 +8,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from engine import log
 from engine.errors import OutputError, UsageError, shown
-from engine.jobs.job import Job, from_json, order_of, to_json
+from engine.jobs.job import FINAL, Job, from_json, order_of, to_json
 from engine.jobs.lock import Lock
 from engine.profiler import wall
 
 logger = log.get(__name__)
 
-VERSION = 1  # of the tables; a database of a newer program is not opened
-TABLES = f"""
+VERSION = 2  # of the tables; a database of a newer program is not opened
+TABLES = """
 create table if not exists jobs (
     id text primary key, ord text not null unique, kind text not null, status text not null, starred integer not null,
     expires_at real, body text not null
@@ -26,9 +27,12 @@ create table if not exists jobs (
 create index if not exists by_kind on jobs (kind, ord);
 create index if not exists by_status on jobs (status, ord);
 create index if not exists by_expiry on jobs (expires_at) where expires_at is not null;
+create table if not exists told (ord text primary key, model text not null, words text not null) without rowid;
+create trigger if not exists forgotten after delete on jobs begin delete from told where ord = old.ord; end;
 create table if not exists requests (key text primary key, digest text not null, job text not null, at real not null);
-pragma user_version = {VERSION};
 """
+SEARCHED = "ord in (select ord from told where {})"  # in a small table: bodies are long, and a search reads every row
+MOST_SEARCHED = 500  # characters of a search
 REMEMBERED_S = 24 * 3600
 LAST = "~"  # after every id
 BUSY_S = 1.0  # so long is waited for another program (a backup) that has the database; callers hold locks meanwhile
@@ -68,6 +72,10 @@ class JobStore:
         self.db.execute("pragma journal_mode = wal")
         self.db.execute("pragma synchronous = normal")
         self.db.executescript(TABLES)
+        if 0 < version < 2:  # which kept nothing to search in
+            rows = [_told(job) for job in _readable(self.db.execute("select id, body from jobs").fetchall())]
+            self.db.executemany("insert or replace into told values (?, ?, ?)", rows)
+        self.db.execute(f"pragma user_version = {VERSION}")  # last: else it is tried again
 
     def _release(self) -> None:
         if self.held is not None:
@@ -77,8 +85,9 @@ class JobStore:
         """Write a job that is new."""
         change = "insert into jobs (id, ord, kind, status, starred, expires_at, body) values (?, ?, ?, ?, ?, ?, ?)"
         row = (job.id, job.order, job.kind, *_row(job))
-        with self._use() as db:
+        with self._use() as db, _whole(db):
             db.execute(change, row)
+            db.execute("insert into told values (?, ?, ?)", _told(job))
 
     def save(self, job: Job) -> None:
         """Write a job as it is now; one that was deleted stays so."""
@@ -102,23 +111,13 @@ class JobStore:
             return db.execute("delete from jobs where id = ?", (job_id,)).rowcount > 0
 
     def page(
-        self,
-        kind: str | None = None,
-        status: str | None = None,
-        after: str | None = None,
-        limit: int = 20,
-        descending: bool = True,
-        starred: bool | None = None,
+        self, after: str | None = None, limit: int = 20, descending: bool = True, **wanted: Any
     ) -> tuple[list[Job], bool]:
-        """Return jobs in the order of their creation, and whether there are more.
+        """Return jobs in the order of their creation, and whether there are more. `wanted` is as for `count`.
 
         `after` is the last id of the page before, which may be deleted by now. Raises UsageError when it is no id.
         """
-        wanted, values = ["1"], list[Value]()
-        for column, value in (("kind", kind), ("status", status), ("starred", starred)):
-            if value is not None:
-                wanted.append(f"{column} = ?")
-                values.append(value)
+        clause, values = _filters(**wanted)
         order = LAST if descending else ""
         if after is not None:
             given = order_of(after)
@@ -128,7 +127,7 @@ class JobStore:
                 )
             order = given
         sign, direction = ("<", "desc") if descending else (">", "asc")
-        clause = f"where {' and '.join(wanted)} and ord {sign} ? order by ord {direction} limit ?"
+        clause = f"where {clause} and ord {sign} ? order by ord {direction} limit ?"
         found, lack = list[Job](), limit + 1
         while lack:  # more than once where rows are passed over
             rows = self._rows(clause, (*values, order, lack))
@@ -137,6 +136,21 @@ class JobStore:
                 break
             order, lack = rows[-1][0].rpartition("_")[2], limit + 1 - len(found)
         return found[:limit], len(found) > limit
+
+    def count(self, **wanted: Any) -> int:
+        """Return how many jobs there are of a `kind`, `status` or `model`, `starred`, `finished`, found by `search`.
+
+        A search finds jobs with all its words, in whatever case, in the prompts, the model's name or the id. Raises
+        UsageError for one that is too long.
+        """
+        clause, values = _filters(**wanted)
+        with self._use() as db:
+            return int(db.execute(f"select count(*) from jobs where {clause}", values).fetchone()[0])
+
+    def models(self) -> list[str]:
+        """Return the names of the models that jobs are of."""
+        with self._use() as db:
+            return [str(name) for (name,) in db.execute("select distinct model from told order by model")]
 
     def unfinished(self) -> list[Job]:
         """Return the jobs that were queued or running when the last process ended, the oldest first."""
@@ -182,6 +196,59 @@ class JobStore:
 
     def _read(self, clause: str, values: tuple[Value, ...]) -> list[Job]:
         return list(_readable(self._rows(clause, values)))
+
+
+@contextmanager
+def _whole(db: sqlite3.Connection) -> Iterator[None]:
+    """Have several changes made together or not at all."""
+    db.execute("begin immediate")
+    try:
+        yield
+        db.execute("commit")
+    except sqlite3.Error:
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+
+
+def _filters(
+    kind: str | None = None,
+    status: str | None = None,
+    starred: bool | None = None,
+    finished: bool | None = None,
+    model: str | None = None,
+    search: str | None = None,
+) -> tuple[str, list[Value]]:
+    """Return what SQL says of the jobs that are wanted. Raises UsageError."""
+    clauses, values = ["1"], list[Value]()
+    for column, value in (("kind", kind), ("status", status), ("starred", starred)):
+        if value is not None:
+            clauses.append(f"{column} = ?")
+            values.append(value)
+    if finished is not None:
+        clauses.append(f"status {'in' if finished else 'not in'} ({', '.join('?' * len(FINAL))})")
+        values += FINAL
+    if model is not None:
+        clauses.append(SEARCHED.format("model = ?"))
+        values.append(_storable(model))
+    if search is not None and len(search) > MOST_SEARCHED:
+        raise UsageError(f"search: must have at most {MOST_SEARCHED} characters, got {len(search)}", param="search")
+    words = _storable(search or "").casefold().split()
+    if words:
+        clauses.append(SEARCHED.format(" and ".join(["instr(words, ?)"] * len(words))))
+        values += words
+    return " and ".join(clauses), values
+
+
+def _told(job: Job) -> tuple[str, str, str]:
+    """Return what a job is searched by."""
+    texts = (job.request.prompt, job.request.negative_prompt, job.model, job.id)
+    return job.order, _storable(job.model), _storable("\n".join(text for text in texts if text)).casefold()
+
+
+def _storable(text: str) -> str:
+    """Return a text without the halves of characters that JSON may hold and UTF-8 may not."""
+    return text.encode(errors="replace").decode()
 
 
 def _readable(rows: list[tuple[str, str]]) -> Iterator[Job]:

@@ -211,3 +211,79 @@ def test_another_program_that_writes_is_not_waited_for_long(store: JobStore, tmp
         assert monotonic() - begin < 2 * BUSY_S + 2
         other.execute("rollback")
     store.save(job)
+
+
+def prompt(store: JobStore, text: str | None, **fields: Any) -> Job:
+    """Add a job of a prompt; `negative_prompt` is the request's, the rest its own."""
+    request = Request(prompt=text, negative_prompt=fields.pop("negative_prompt", None))
+    job = Job(new_id("img"), "image", fields.pop("model", "m"), "m", request, request, **fields)
+    store.add(job)
+    return job
+
+
+def test_a_search_finds_all_its_words_in_any_case(store: JobStore) -> None:
+    boat = prompt(store, "A red BOAT\nat sunset", negative_prompt="Nebel über Fluß")
+    owl = prompt(store, "an owl at night", model="tiny-scenes")
+    sign = prompt(store, 'a 100% "sign"', starred=True)
+    for words, found in (
+        ("boat sunset", [boat]),
+        ("SUNSET red", [boat]),
+        ("ÜBER fluss", [boat]),
+        ("boat owl", []),
+        ("at", [owl, boat]),
+        ("tiny night", [owl]),
+        ("100%", [sign]),
+        ("%", [sign]),
+        ('"sign"', [sign]),
+        ("_", [sign, owl, boat]),  # every id has one
+        (owl.id.lower(), [owl]),
+        ("request prompt", []),
+        ("  ", [sign, owl, boat]),
+        ("\ud800", []),
+    ):
+        page, more = store.page(search=words)
+        assert ([job.id for job in page], more) == ([job.id for job in found], False), words
+        assert store.count(search=words) == len(found)
+    assert [job.id for job in store.page(search="at", limit=1)[0]] == [owl.id]
+    assert store.page(search="at", limit=1)[1] is True
+    assert store.count(search="a", starred=True) == 1
+    with pytest.raises(UsageError, match="search: must have at most 500 characters, got 501"):
+        store.page(search="x" * 501)
+
+
+def test_pages_and_counts_of_what_is_finished_and_of_a_model(store: JobStore) -> None:
+    jobs = [prompt(store, "x", status=status) for status in ("queued", "running", "done", "failed", "cancelled")]
+    other = prompt(store, None, model="z", status="done")
+    assert walk(store, 2, finished=True) == [job.id for job in (other, *reversed(jobs[2:]))]
+    assert walk(store, 2, finished=False) == [jobs[1].id, jobs[0].id]
+    assert walk(store, 2, model="z") == [other.id]
+    assert (store.count(), store.count(finished=True, model="m"), store.count(model="q")) == (6, 3, 0)
+    assert store.models() == ["m", "z"]
+
+
+def test_what_is_deleted_is_searched_no_more(store: JobStore) -> None:
+    job = prompt(store, "boat", model="gone")
+    store.delete(job.id)
+    assert store.db.execute("select count(*) from told").fetchone() == (0,)
+    assert store.models() == []
+
+
+def test_a_job_that_cannot_be_searched_is_not_added_either(store: JobStore) -> None:
+    store.db.execute("create trigger no before insert on told begin select raise(abort, 'full'); end")
+    with pytest.raises(OutputError, match="full"):
+        prompt(store, "boat")
+    assert store.count() == 0
+    store.db.execute("drop trigger no")
+    prompt(store, "boat")
+    assert store.count(search="boat") == 1
+
+
+def test_a_database_of_the_first_version_is_searched_too(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    store = JobStore(path)
+    prompt(store, "Boat")
+    store.db.executescript("drop trigger forgotten; drop table told; pragma user_version = 1")
+    store.close()
+    store = JobStore(path)
+    assert (store.count(search="boat"), store.models()) == (1, ["m"])
+    store.close()
