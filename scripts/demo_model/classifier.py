@@ -31,7 +31,7 @@ def labels(scene: Scene) -> list[int]:
     return out
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.deep = nn.Conv2d(width, width, 5, padding=2, groups=width)
@@ -54,7 +54,7 @@ class Reader(nn.Module):
             nn.GELU(),
         ]
         for a, b in zip(widths, (*widths[1:], widths[-1]), strict=True):
-            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), _Block(b), _Block(b)]
+            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), Block(b), Block(b)]
         self.trunk = nn.Sequential(*layers)  # (n, 80, 8, 8)
         self.neck = nn.Linear(widths[-1] * 16, 96)
         self.heads = nn.ModuleDict({k: nn.Linear(96, n) for k, n in HEADS.items()})
