@@ -1,0 +1,1 @@
+"""The page: a Gradio interface over the job queue of one process."""

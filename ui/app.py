@@ -1,0 +1,77 @@
+"""The page as a whole: header, tabs, theme, and how it is mounted beside the API."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from ui import compare, edit, gallery, generate, loras, system, theme, video
+from ui.desk import Desk, Snapshot
+from ui.page import Page, View
+
+TITLE = "sgdiff-app"
+TABS = (generate, edit, video, loras, gallery, compare, system)
+CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are looked through, and how old they may get
+
+
+def build(desk: Desk) -> gr.Blocks:
+    """Return the page of a desk."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_S) as demo:
+        page = Page(desk)
+        bar = gr.HTML(header(desk.snapshot("")), elem_id="header", padding=False)
+        page.views.append(View([bar], header_state, lambda snapshot: [header(snapshot)]))
+        with gr.Tabs(elem_id="tabs") as page.tabs:
+            for tab in TABS:
+                tab.build(page)
+        page.connect(demo)
+    demo.queue(api_open=False, default_concurrency_limit=None)
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """Return what belongs to `launch` and to `mount_gradio_app` alike: the looks, and what the browser runs."""
+    return {"theme": theme.theme(), "css": theme.css(), "head": theme.head(), "footer_links": [], "run_history": False}
+
+
+def mount(app: Any, desk: Desk) -> None:
+    """Serve the page of a desk from an application, below "/"; routes that it has already come first."""
+    outputs = desk.queue.delivery.folder or desk.queue.delivery.scratch
+    gr.mount_gradio_app(
+        app,
+        build(desk),
+        path="/",
+        allowed_paths=[str(outputs.resolve())],
+        max_file_size=desk.options.max_upload,
+        root_path=desk.options.root_path or None,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        pwa=True,
+        show_error=True,
+        **launch_options(),
+    )
+
+
+def header_state(snapshot: Snapshot) -> object:
+    """Say what the header would show, in few words."""
+    return snapshot.health, snapshot.model, snapshot.running, snapshot.waiting
+
+
+def header(snapshot: Snapshot) -> str:
+    """Return the header: the program's name, the model, whether it is ready, how much is to do."""
+    count = snapshot.running + snapshot.waiting
+    work = (
+        "idle"
+        if not count
+        else f"{snapshot.running} running" + (f", {snapshot.waiting} waiting" if snapshot.waiting else "")
+    )
+    title = html.escape(snapshot.error) if snapshot.health == "unhealthy" else ""
+    return (
+        f'<div class="head"><span class="name">{TITLE}</span>'
+        f'<span class="chip" title="The model that draws">{html.escape(snapshot.model)}</span>'
+        f'<span class="health {snapshot.health}" title="{title}"><i></i>{snapshot.health}</span>'
+        f'<span class="work">{work}</span><span class="space"></span>'
+        f'<button type="button" class="dark" data-dark aria-label="Light or dark"></button></div>'
+    )

@@ -1,0 +1,179 @@
+"""Page: what the tabs share while one page is built: the desk, who the browser is, forms, and what connects them.
+
+A tab is a module with `build(page)`. It makes its components inside `with page.tab("edit", "Edit"):`, and tells the
+page of what others need: its form (`page.forms[tab]`), what a snapshot changes in it (`page.views`), whether it takes
+an output as its input (`page.takes_input`). What needs components of another tab waits for `page.later`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from engine import schema
+from engine.types import Request
+from ui.desk import Desk, Snapshot
+from ui.forms import Form
+from ui.say import told
+
+if TYPE_CHECKING:
+    from engine.jobs import Job
+
+TICK_S = 2.0  # so often a page looks for jobs of other windows; while one is drawn it is told at once
+STORAGE = {"secret": "sgdiff-app"}  # of what the browser keeps; a fixed one, or it would forget with every restart
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # for every event of the page
+TAB_OF_KIND = {"image": "generate", "edit": "edit", "video": "video"}
+
+
+@dataclass(slots=True)
+class View:
+    """A part of the page that follows the jobs.
+
+    `state(snapshot)` says in few words what it would show, `render(snapshot)` returns the updates of `outputs`; it is
+    called only when the state has changed since the page was updated last.
+    """
+
+    outputs: list[Any]
+    state: Callable[[Snapshot], object]
+    render: Callable[[Snapshot], Sequence[Any]]
+
+
+@dataclass(slots=True)
+class Receiver:
+    """A tab that can take an output of another as its input: an update for each of `outputs`, of a path."""
+
+    tab: str
+    outputs: list[Any]
+    render: Callable[[str], Sequence[Any]]
+
+
+@dataclass(slots=True)
+class Page:
+    """One per build. Events that draw are given `client` and `loras` as inputs, and give back `pulse`."""
+
+    desk: Desk
+    tabs: gr.Tabs = field(init=False)
+    client: gr.BrowserState = field(init=False)  # the id of this browser
+    history: gr.BrowserState = field(init=False)  # its prompts: [prompt, negative prompt], the newest first
+    pulse: gr.State = field(init=False)  # changes when something was submitted, so that the page follows it
+    model: gr.State = field(init=False)  # the id of the model that the forms are for
+    loras: gr.State = field(init=False)  # adapters of the next requests, as JSON of LoraRef; None: those of the server
+    shown: gr.State = field(init=False)  # what each view shows, see `View.state`
+    forms: dict[str, Form] = field(default_factory=dict)  # by tab
+    views: list[View] = field(default_factory=list)
+    receivers: dict[str, Receiver] = field(default_factory=dict)  # by tab
+    refreshers: list[tuple[list[Any], Callable[[], Sequence[Any]]]] = field(default_factory=list)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make what belongs to no tab. Call it inside the Blocks."""
+        self.client = gr.BrowserState("", storage_key="sgdiff-client", **STORAGE)
+        self.history = gr.BrowserState([], storage_key="sgdiff-prompts", **STORAGE)
+        self.pulse, self.loras = gr.State(""), gr.State(None)
+        self.model = gr.State(self.model_id)
+        self.shown = gr.State({})
+
+    @property
+    def model_id(self) -> str:
+        """The id of the model that is served."""
+        return self.desk.spec.id if self.desk.spec is not None else ""
+
+    def tab(self, name: str, label: str) -> gr.Tab:
+        """Return a tab to build in; `name` is its id everywhere: in jobs' notes, in `forms`, in addresses."""
+        return gr.Tab(label, id=name, elem_id=f"tab-{name}")
+
+    def later(self, connect: Callable[[], None]) -> None:
+        """Have something done once every tab is built: events between tabs are connected there."""
+        self.waiting.append(connect)
+
+    def on_model(self, outputs: list[Any], render: Callable[[], Sequence[Any]]) -> None:
+        """Have components updated when another model is served."""
+        self.refreshers.append((outputs, render))
+
+    # Drawing
+
+    def submit(
+        self, tab: str, values: Mapping[str, Any], client: str, loras: Sequence[Mapping[str, Any]] | None, **notes: Any
+    ) -> Job:
+        """Submit plain values of a form. Raises as `Desk.submit` does."""
+        chosen = {} if loras is None else {"loras": list(loras)}
+        return self.desk.submit(self.desk.request({**values, **chosen}), client, tab, **notes)
+
+    # From one tab to another
+
+    @property
+    def restore_outputs(self) -> list[Any]:
+        """What `restored` gives updates for. Use it in `later`, when every form is there."""
+        return [self.tabs, self.loras, *(entry for form in self.forms.values() for entry in form.components)]
+
+    def restored(self, request: Request | Mapping[str, Any], tab: str) -> list[Any]:
+        """Return the updates that load settings into the form of a tab and select it; inputs are not among them."""
+        values = schema.plain(request)
+        updates: list[Any] = [gr.Tabs(selected=tab), values.get("loras")]
+        for name, form in self.forms.items():
+            updates += form.updates(values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
+        return updates
+
+    def tab_of(self, job: Job) -> str:
+        """Return the tab whose form made a job, or would have."""
+        tab = job.notes.get("tab")
+        return str(tab) if tab in self.forms else TAB_OF_KIND[job.kind]
+
+    def takes_input(self, tab: str, outputs: list[Any], render: Callable[[str], Sequence[Any]]) -> None:
+        """Let "use as input" of the result panels lead to a tab: `render(path)` returns updates of `outputs`."""
+        self.receivers[tab] = Receiver(tab, outputs, render)
+
+    def use_as_input(self, tab: str, path: str) -> list[Any]:
+        """Return updates for `[page.tabs, *page.receivers[tab].outputs]`."""
+        return [gr.Tabs(selected=tab), *self.receivers[tab].render(path)]
+
+    # Following
+
+    def connect(self, demo: gr.Blocks) -> None:
+        """Connect what waited for every tab, and the one event that follows the jobs of this browser."""
+        for connect in self.waiting:
+            connect()
+        outputs = [self.client, self.model, self.shown, *(entry for view in self.views for entry in view.outputs)]
+        gr.on(
+            [demo.load, gr.Timer(TICK_S).tick, self.pulse.change],
+            self.watch,
+            [self.client, self.shown],
+            outputs,
+            trigger_mode="once",
+            concurrency_limit=None,
+            **QUIET,
+        )
+        forms = [(form.components, lambda form=form: form.defaults(self.desk.spec)) for form in self.forms.values()]
+        refreshers = [*forms, *self.refreshers]
+
+        def refresh() -> list[Any]:
+            return [update for _, render in refreshers for update in render()]
+
+        self.model.change(refresh, None, [entry for entries, _ in refreshers for entry in entries], **QUIET)
+
+    @told
+    def watch(self, client: str, shown: dict[str, Any]) -> Iterator[list[Any]]:
+        """Yield updates of everything that follows jobs, until nothing of this browser is under way."""
+        fresh = client or self.desk.new_client()
+        yielded = False
+        for snapshot in self.desk.follow(fresh):
+            seen, updates = self.drawn(snapshot, shown)
+            if yielded and seen == shown:  # a beat, so that a closed window is noticed
+                yield [gr.skip()] * (3 + len(updates))
+                continue
+            shown, yielded = seen, True
+            spec = snapshot.spec.id if snapshot.spec is not None else ""
+            yield [gr.skip() if client else fresh, spec, shown, *updates]
+            client = fresh
+
+    def drawn(self, snapshot: Snapshot, shown: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Return what the views show now, and updates for those of them that showed something else."""
+        seen, updates = dict[str, Any](), list[Any]()
+        for i, view in enumerate(self.views):
+            seen[str(i)] = state = repr(view.state(snapshot))
+            changed = shown.get(str(i)) != state
+            updates += view.render(snapshot) if changed else [gr.skip()] * len(view.outputs)
+        return seen, updates

@@ -1,0 +1,50 @@
+"""What a page says when something cannot be done: one place that turns our errors into Gradio's toasts."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from engine.errors import InputError, NotFound, QueueFull, SgdiffError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+TITLES = (
+    (InputError, "This file cannot be used"),
+    (UsageError, "Please check the settings"),
+    (QueueFull, "The queue is full"),
+    (NotFound, "Not there any more"),
+    (SgdiffError, "That did not work"),
+)
+
+
+def toast(error: SgdiffError) -> gr.Error:
+    """Return the toast of an error; its message names the field and the allowed values."""
+    title = next(title for kind, title in TITLES if isinstance(error, kind))
+    return gr.Error(error.message, title=title, print_exception=False)
+
+
+def told(handler: F) -> F:
+    """Decorate an event handler, a function or a generator: what it raises for the user becomes a toast."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def steps(*values: Any) -> Iterator[Any]:
+            try:
+                yield from handler(*values)
+            except SgdiffError as error:
+                raise toast(error) from error
+
+        return steps  # type: ignore[return-value]
+
+    @functools.wraps(handler)
+    def once(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except SgdiffError as error:
+            raise toast(error) from error
+
+    return once  # type: ignore[return-value]

@@ -1,0 +1,49 @@
+// What the keys do, light and dark, files dropped anywhere, the clipboard. Everything is found by class or data attribute.
+(() => {
+  const dark = () => document.body.classList.contains('dark');
+  const remembered = () => { try { return localStorage.getItem('sgdiff-dark'); } catch { return null; } };
+  const apply = (on) => {
+    document.body.classList.toggle('dark', on);
+    document.documentElement.style.colorScheme = on ? 'dark' : 'light';
+  };
+  const start = () => {
+    const kept = remembered();
+    if (kept !== null) apply(kept === '1');
+  };
+  const visible = (element) => element.offsetParent !== null && !element.disabled;
+  const press = (selector) => {
+    const button = [...document.querySelectorAll(selector)].find(visible);
+    if (button) button.click();
+    return Boolean(button);
+  };
+  document.addEventListener('click', (event) => {
+    if (!event.target.closest('[data-dark]')) return;
+    const on = !dark();
+    apply(on);
+    try { localStorage.setItem('sgdiff-dark', on ? '1' : '0'); } catch { /* private windows keep nothing */ }
+  });
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+      // A field tells the server its value when it loses focus or shortly after a key: run once it has.
+      event.preventDefault();
+      event.stopPropagation();
+      setTimeout(() => press('button.run'), 60);
+    } else if (event.key === 'Escape' && !document.querySelector('[aria-expanded="true"]')) {
+      press('button.cancel');
+    }
+  }, true);
+  window.sgdiffCopy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement('textarea');
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand('copy');
+      area.remove();
+    }
+  };
+  if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
+  window.addEventListener('load', start);
+})();
