@@ -38,7 +38,8 @@ GOES: dict[str, tuple[str, ...]] = {
     "house": (),
     "lighthouse": (),
 }
-MOVING_PRIOR = {"sailboat": 0.42, "balloon": 0.33, "birds": 0.25}
+PLACE_PRIOR = {p: 1.6 if p == "sea" else 1.3 if p == "city" else 1.0 for p in PLACES}
+MOVING_PRIOR = {"sailboat": 1.2, "balloon": 0.3, "birds": 0.3}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _sky(rng: random.Random, place: str, moving: bool) -> str:
 
 
 def _draw(rng: random.Random, seed: int) -> Motion:
-    place = rng.choice(PLACES)
+    place = rng.choices(list(PLACE_PRIOR), list(PLACE_PRIOR.values()))[0]
     prior = {k: v for k, v in MOVING_PRIOR.items() if place in FOUND[k]}
     moving = rng.random() < 0.6
     thing = rng.choices(list(prior), list(prior.values()))[0] if moving else ""
