@@ -58,9 +58,11 @@ def _init(model: Model) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _optimizers(model: Model) -> list[torch.optim.Optimizer]:
+INNER = ("transformer_blocks", "single_transformer_blocks", "encoder.block", "encoder.layers")
+
+
+def optimizers(model: nn.Module, inner: tuple[str, ...] = INNER) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for embeddings, norms, biases and the edges of the network."""
-    inner = ("transformer_blocks", "single_transformer_blocks", "encoder.block", "encoder.layers")
     matrix, rest = [], []
     for name, p in model.named_parameters():
         plain = any(k in name for k in inner) and p.ndim == 2 and ".norm" not in name and "bias" not in name
@@ -74,13 +76,13 @@ def _optimizers(model: Model) -> list[torch.optim.Optimizer]:
     return [adam, muon]
 
 
-def _times(n: int, device: str) -> Tensor:
+def times(n: int, device: str, mean: float = 0.9) -> Tensor:
     """Times spread evenly over the batch: logit-normal and shifted towards noise, a quarter of them uniform.
 
     Colours and positions are settled close to pure noise (t above 0.9), where a plain logit-normal hardly ever looks.
     """
     u = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
-    normal = torch.sigmoid(torch.special.ndtri(u.clamp(1e-5, 1 - 1e-5)) * 1.05 + 0.9)
+    normal = torch.sigmoid(torch.special.ndtri(u.clamp(1e-5, 1 - 1e-5)) * 1.05 + mean)
     return torch.where(torch.rand(n, device=device) < 0.25, u, normal)
 
 
@@ -110,7 +112,9 @@ def _start(model: Model, init: Path | None) -> None:
     model.transformer.load_state_dict(FluxTransformer2DModel.from_pretrained(str(init / "transformer")).state_dict())
 
 
-def _resume(path: Path, model: Model, ema: Model, opts: list[torch.optim.Optimizer], device: str) -> tuple[float, int]:
+def resume(
+    path: Path, model: nn.Module, ema: nn.Module, opts: list[torch.optim.Optimizer], device: str
+) -> tuple[float, int]:
     """Go on from a checkpoint where there is one; returns the seconds and steps behind it."""
     if not path.exists():
         return 0.0, 0
@@ -158,8 +162,8 @@ def train(
     model, ema = Model(*toks).to(device), Model(*toks).to(device).requires_grad_(False)
     _start(model, init)
     ema.load_state_dict(model.state_dict())
-    opts = _optimizers(model)
-    before, step = _resume(work / "flow.pt", model, ema, opts, device)
+    opts = optimizers(model)
+    before, step = resume(work / "flow.pt", model, ema, opts, device)
     weights, averaged = list(model.parameters()), list(ema.parameters())
     _prepare(model, mode)
     txt, img = torch.zeros(TEXT_TOKENS, 3, device=device), image_ids(device)
@@ -173,7 +177,7 @@ def train(
         i = torch.randint(tokens.total, (batch,), device=device)
         m = torch.randint(2, (batch,), device=device)
         k = torch.randint(tokens.kinds, (batch,), device=device)
-        x0, noise, t = z[i, m].float(), torch.randn(batch, 256, 64, device=device), _times(batch, device)
+        x0, noise, t = z[i, m].float(), torch.randn(batch, 256, 64, device=device), times(batch, device)
         x = torch.lerp(x0, noise, t[:, None, None])
         with torch.autocast(device, torch.bfloat16):
             v = model(x, t, tokens.clip[i, m, k].long(), tokens.t5[i, m, k].long(), txt, img)
@@ -188,7 +192,7 @@ def train(
         torch._foreach_lerp_(averaged, weights, max(0.0007, 1 / (step + 8)))
         step += 1
         if step % 1500 == 0:
-            _checkpoint(work / "flow.pt", model, ema, opts, before + time.time() - begin, step)
+            checkpoint(work / "flow.pt", model, ema, opts, before + time.time() - begin, step)
         log_loss += loss.detach()
         if step % 250 == 0:
             spent = time.time() - begin
@@ -203,12 +207,12 @@ def train(
     log_loss.item()
     seconds = before + time.time() - begin
     print(f"flow: {step - first} steps of {batch} in {time.time() - begin:.0f}s, {seconds:.0f}s so far", flush=True)
-    _checkpoint(work / "flow.pt", model, ema, opts, seconds, step)
+    checkpoint(work / "flow.pt", model, ema, opts, seconds, step)
     return ema
 
 
-def _checkpoint(
-    path: Path, model: Model, ema: Model, opts: list[torch.optim.Optimizer], seconds: float, step: int
+def checkpoint(
+    path: Path, model: nn.Module, ema: nn.Module, opts: list[torch.optim.Optimizer], seconds: float, step: int
 ) -> None:
     state = {"model": model.state_dict(), "ema": ema.state_dict(), "opts": [o.state_dict() for o in opts]}
     torch.save(state | {"seconds": seconds, "step": step}, path.with_suffix(".part"))

@@ -1,4 +1,4 @@
-"""Trains the adapters of tiny-scenes and proves them: pack (draws pictures), learn (on a GPU), read (reports).
+"""Trains the adapters of tiny-scenes and proves them: pack, learn, readers, gain, read.
 
 See README.md for the commands.
 """
@@ -6,66 +6,32 @@ See README.md for the commands.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import distill
-import numpy as np
+import style_gain
 import style_report
 import torch
 from adapters import RANK, Lora
 from diffusers import FluxPipeline
-from flow import _times, image_ids
+from flow import image_ids, times
 from layout import TEXT_TOKENS, load
-from PIL import Image
 from scenes import sample
+from style_pictures import FIRST_SEED, clean, pack, unpack
 from styles import STYLES, Style, blended
 from torch import Tensor
 from torch.func import functional_call
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FIRST_SEED = 30_000_000  # scenes that neither the model's training nor its evaluation drew
 CAPTIONS = 4  # per picture
-QUALITY = 78
 RATE = 1e-3
 HALVES = 0.12  # share of the steps that train strength 0.5, on pictures half way to the style
 OWN_NOISE = 0.5  # share of the examples that start from the noise their picture was drawn from
-
-
-def pack(work: Path, count: int) -> None:
-    """Draws pictures into one small file: skia runs where this runs, and a bare GPU machine needs none of it."""
-    from draw import draw
-
-    work.mkdir(parents=True, exist_ok=True)
-    ends, blob = [], io.BytesIO()
-    for i in range(count):
-        scene = sample(FIRST_SEED + i)
-        Image.fromarray(draw(scene)).save(part := io.BytesIO(), "WEBP", quality=QUALITY, method=4)
-        blob.write(part.getvalue())
-        ends.append(blob.tell())
-    (work / "pictures.bin").write_bytes(blob.getvalue())
-    (work / "pictures.json").write_text(json.dumps({"ends": ends}) + "\n")
-    print(f"{count} pictures, {blob.tell() / 1e6:.1f} MB")
-
-
-def unpack(work: Path, device: str, most: int = 0) -> Tensor:
-    """The drawn pictures (n, 3, 256, 256) as uint8 on the device."""
-    index, blob = json.loads((work / "pictures.json").read_text()), (work / "pictures.bin").read_bytes()
-    ends = index["ends"][: most or None]
-    parts = [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda p: np.asarray(Image.open(io.BytesIO(p)).convert("RGB")), parts))
-    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
-
-
-def clean(pictures: Tensor) -> Tensor:
-    """uint8 pictures as floats in -1..1."""
-    return pictures.float() / 127.5 - 1
 
 
 class Frozen:
@@ -136,7 +102,7 @@ def _step(
 ) -> Tensor:
     """The loss of one batch: the squared error of the velocity (noise - latents) at random times."""
     n, device = len(x0), x0.device
-    t = _times(n, device.type)
+    t = times(n, device.type)
     x = torch.lerp(x0, noise, t[:, None, None])
     txt = torch.zeros(TEXT_TOKENS, 3, device=device)
     inputs = {
@@ -201,11 +167,6 @@ def file_name(style: Style) -> str:
     return f"{style.name}.safetensors"
 
 
-def save(lora: Lora, style: Style, out: Path) -> None:
-    notes = f"{style.title}: a style for tiny-scenes; any prompt, no trigger word; strength 0 to 1."
-    lora.save(out / file_name(style), style.name, style.title, notes)
-
-
 def _settle(pipe: FluxPipeline) -> None:
     """Attention kernels that train, see flow.py."""
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -224,66 +185,103 @@ def _ready(args: argparse.Namespace) -> Frozen:
     return Frozen(pipe)
 
 
+def _chosen(args: argparse.Namespace) -> list[Style]:
+    return [s for s in STYLES if not args.style or s.name in args.style]
+
+
 def learn(args: argparse.Namespace) -> None:
-    """Trains what --state has no weights of; each adapter is saved as soon as it is done."""
+    """Trains those of the chosen styles that --state has no weights of."""
     begin, frozen = time.time(), _ready(args)
     own = distill.collect(frozen, args.model, args.draw_seconds, args.draw_steps, args.draw_batch, args.most)
     texts = frozen.texts(distill.paraphrases(own.scenes, CAPTIONS))
     print(f"{len(own.scenes)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
-    for style in STYLES:
+    for style in _chosen(args):
         state = args.state / f"{style.name}.pt"
         if state.exists():
-            lora = Lora(frozen.net, style.layout, RANK[style.layout], 0).to(DEVICE)
-            lora.load_state_dict(torch.load(state, map_location=DEVICE))
-        else:
-            halves = styled_latents(frozen, own.pictures[:2000], style, 0.5)
-            z = (styled_latents(frozen, own.pictures, style), halves)
-            print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
-            lora = train(frozen, z, own.noise, texts, style, args.seconds, args.batch)
-            torch.save(lora.state_dict(), state)
-        save(lora.scaled(style.gain), style, args.out)
+            continue
+        halves = styled_latents(frozen, own.pictures[:2000], style, 0.5)
+        z = (styled_latents(frozen, own.pictures, style), halves)
+        print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
+        lora = train(frozen, z, own.noise, texts, style, args.seconds, args.batch)
+        facts = {"seconds": args.seconds, "pictures": len(own.scenes)}
+        torch.save({"weights": lora.state_dict(), "facts": facts}, state)
     print(f"adapters after {time.time() - begin:.0f}s", flush=True)
 
 
-def read(args: argparse.Namespace) -> None:
-    """Reads what the adapters in --out draw: at the strengths of --gains where there are some, else for the report."""
-    frozen = _ready(args)
+def readers(args: argparse.Namespace) -> None:
+    """Trains the readers into --state."""
+    _readers(_ready(args), args)
+
+
+def _readers(frozen: Frozen, args: argparse.Namespace) -> style_report.Readers:
+    """The readers, from --state where it has them."""
+    if (args.state / style_report.READERS).exists():
+        return style_report.held(frozen, args)
     pictures = unpack(args.work, DEVICE, args.pictures)
     scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))]
-    readers = style_report.learn(frozen, pictures, scenes, args)
+    return style_report.learn(frozen, pictures, scenes, args)
+
+
+def gain(args: argparse.Namespace) -> None:
+    """Settles what strength of the chosen styles their files call 1, and saves those."""
+    frozen = _ready(args)
+    judges = _readers(frozen, args)
+    for style in _chosen(args):
+        held = torch.load(args.state / f"{style.name}.pt", map_location=DEVICE)
+        lora = Lora(frozen.net, style.layout, RANK[style.layout], 0).to(DEVICE)
+        lora.load_state_dict(held["weights"])
+        facts = held["facts"] | style_gain.settle(frozen, lora, style, judges, args)
+        notes = f"{style.title}: a style for tiny-scenes; any prompt, no trigger word; strength 0 to 1."
+        lora.scaled(facts["gain"]).save(args.out / file_name(style), style.name, style.title, notes)
+        (args.state / f"{style.name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def read(args: argparse.Namespace) -> None:
+    """Reads what the files in --out draw, for the report."""
+    frozen = _ready(args)
+    judges = _readers(frozen, args)
     loras = [Lora(frozen.net, s.layout, RANK[s.layout], 0).read(args.out / file_name(s)).to(DEVICE) for s in STYLES]
-    if DEVICE == "cpu":
+    told: dict[str, Any] = {s.name: json.loads((args.state / f"{s.name}.json").read_text()) for s in STYLES}
+    if DEVICE == "cpu" and args.compile:
         frozen.net.compile_repeated_blocks(dynamic=False)
-    (style_report.calibrate if args.gains else style_report.report)(frozen, loras, readers, args)
+    style_report.report(frozen, loras, judges, told, args)
+
+
+STEPS = {"learn": learn, "readers": readers, "gain": gain, "read": read}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("pack", "learn", "read"))
+    parser.add_argument("step", choices=("pack", *STEPS))
     parser.add_argument("--work", type=Path, required=True, help="folder of the drawn pictures")
-    parser.add_argument("--count", type=int, default=2600, help="pack: pictures to draw")
+    parser.add_argument("--count", type=int, default=4500, help="pack: pictures to draw")
     parser.add_argument("--model", type=Path, default=Path("assets/models/tiny-scenes"))
-    parser.add_argument("--out", type=Path, help="where the adapters, the report and the sheet lie")
-    parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="weights to go on from")
-    parser.add_argument("--pictures", type=int, default=0, help="read: drawn pictures for the readers, 0 = all")
+    parser.add_argument("--out", type=Path, default=Path("/tmp/tiny-styles/out"), help="for the files and the report")
+    parser.add_argument("--state", type=Path, default=Path("/tmp/tiny-styles"), help="what one step leaves the next")
+    parser.add_argument(
+        "--style", nargs="*", choices=[s.name for s in STYLES], help="learn, gain: these styles, not all"
+    )
+    parser.add_argument("--pictures", type=int, default=0, help="readers: drawn pictures to learn from, 0 = all")
+    parser.add_argument("--test", type=int, default=40, help="readers: the first pictures test and never train")
+    parser.add_argument("--decoded", type=int, default=500, help="readers: examples that are decoded ones")
+    parser.add_argument("--reader-seconds", type=float, default=600.0, help="readers: time for that of attributes")
+    parser.add_argument("--reader-batch", type=int, default=32)
     parser.add_argument("--draw-seconds", type=float, default=36.0, help="learn: time for the model's own pictures")
     parser.add_argument("--draw-steps", type=int, default=16)
     parser.add_argument("--draw-batch", type=int, default=256)
     parser.add_argument("--most", type=int, default=8000, help="learn: the model's own pictures to keep")
-    parser.add_argument("--seconds", type=float, default=38.0, help="learn: training time per adapter")
-    parser.add_argument("--reader-seconds", type=float, default=600.0, help="read: of the attribute reader")
+    parser.add_argument("--seconds", type=float, default=200.0, help="learn: training time per adapter")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument(
-        "--fewer", type=int, default=0, help="read: prompts at one half and for two at once, 0 = as many"
-    )
+    parser.add_argument("--gains", type=float, nargs="*", default=(1.0, 0.9, 0.8), help="gain: strengths to choose from")
+    parser.add_argument("--prompts", type=int, default=300)
+    parser.add_argument("--fewer", type=int, default=0, help="read: prompts for halves and two at once, 0 = as many")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--gains", type=float, nargs="*", default=(), help="read: strengths to read, not a report")
+    parser.add_argument("--compile", action="store_true", help="read: compile the blocks, worth it without a GPU")
     args = parser.parse_args()
     if args.step == "pack":
         pack(args.work, args.count)
     else:
-        (learn if args.step == "learn" else read)(args)
+        STEPS[args.step](args)
 
 
 if __name__ == "__main__":

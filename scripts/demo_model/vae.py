@@ -29,7 +29,7 @@ def wait_for(folder: Path, count: int) -> tuple[int, int]:
         time.sleep(0.5)
 
 
-def _edges(a: Tensor, b: Tensor) -> Tensor:
+def edges(a: Tensor, b: Tensor) -> Tensor:
     """How far the differences between neighbouring pixels disagree: what keeps outlines crisp."""
     dx = (a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])
     dy = (a[..., 1:, :] - a[..., :-1, :]) - (b[..., 1:, :] - b[..., :-1, :])
@@ -43,7 +43,7 @@ def _losses(vae: AutoencoderKL, x: Tensor, coarse: bool) -> tuple[Tensor, Tensor
     out = vae.decoder(z).float()
     l1 = (out - x).abs().mean()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    total = l1 + 1.0 * _edges(out, x) + KL_WEIGHT * kl
+    total = l1 + 1.0 * edges(out, x) + KL_WEIGHT * kl
     if coarse:
         # Latents shrunk by two must decode to the shrunk picture: smoother latents are easier to generate.
         small = vae.decoder(F.avg_pool2d(z, 2)).float()
