@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ S3 = {
     "BUCKET_NAME": "bucket", "ACCESS_KEY_ID": "access_key_id", "SECRET_ACCESS_KEY": "secret_access_key",
     "ENDPOINT_URL": "endpoint_url", "REGION_NAME": "region",
 }  # fmt: skip
+REMOTE = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")
 MAX_PRESIGN_S = 7 * 24 * 3600  # what a signature may be valid for
 
 
@@ -106,6 +108,24 @@ def require_available(environ: Mapping[str, str] | None = None) -> None:
         found = lookup(name, environ)
         if found is not None and found[1].lower() not in FALSE:
             raise NotAvailable(f"{found[0]}: not available yet")
+
+
+def prepare_page(folder: Path) -> None:
+    """Tell Gradio, before it is imported, where its files go, and to report to nobody."""
+    os.environ.update(GRADIO_TEMP_DIR=str(folder.resolve()), GRADIO_ANALYTICS_ENABLED="False")
+
+
+def has_display(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> bool:
+    """Say whether this process can show a window."""
+    environ = os.environ if environ is None else environ
+    return platform in ("darwin", "win32") or bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+
+
+def is_remote(environ: Mapping[str, str] | None = None) -> bool:
+    """Say whether nobody looks at the screen of this machine: it was called over a network, or by a build."""
+    environ = os.environ if environ is None else environ
+    ci = environ.get("CI", "").lower()
+    return bool(ci and ci not in FALSE) or any(environ.get(name) for name in REMOTE)
 
 
 def read(environ: Mapping[str, str] | None = None) -> Environment:

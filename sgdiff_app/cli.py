@@ -19,7 +19,7 @@ COMMANDS = {
     "bench": "Repeat one request and print the times.",
     "compare-perf": "Compare files of --perf-dump-path: BASE NEW [NEW2 ...].",
 }
-BUILT = ("generate", "serve", "models", "lora", "doctor")
+BUILT = ("generate", "serve", "desktop", "models", "lora", "doctor")
 FLAGS = ("generate", "serve", "desktop", "bench")  # commands whose flags are the settings
 
 

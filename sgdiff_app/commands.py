@@ -72,10 +72,11 @@ def _work(settings: Settings, environment: Environment, options: CommandOptions)
         from sgdiff_app import generate
 
         return generate.run(settings, environment)
-    if settings.command == "serve":
-        from sgdiff_app import serve
+    if settings.command in ("serve", "desktop"):
+        from sgdiff_app import desktop, serve
 
-        return serve.run(settings, environment)
+        run = desktop.run if desktop.is_window(settings) else serve.run
+        return run(settings, environment)
     raise NotAvailable(f"{settings.command}: not available yet")
 
 

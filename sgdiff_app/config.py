@@ -97,7 +97,7 @@ def load(argv: Sequence[str], command: str) -> Settings:
         if (name,) not in entries:
             message = f"--from-file: the file was made with an input that it does not hold; give {name} again"
             raise UsageError(message, code="missing_parameter", param=name)
-    if command != "serve":
+    if command not in ("serve", "desktop"):
         ignored = [entry.where for path, entry in entries.items() if table()[path[0]].owners == (ServerOptions,)]
         if ignored:
             notices.append((logging.DEBUG, f"settings of the server, ignored here: {', '.join(ignored)}"))

@@ -137,8 +137,8 @@ class ServerOptions:
     otlp_traces_endpoint: Annotated[str, Opt("Where they go", SERVER, later=True, metavar="HOST:PORT")] = (
         "localhost:4317"
     )
-    open_browser: Annotated[bool | None, Opt("Open the UI when ready", SERVER, later=True)] = None
-    window: Annotated[bool, Opt("Open it in a window of its own", SERVER, later=True)] = False
+    open_browser: Annotated[bool | None, Opt("Open the UI; default at a desktop", SERVER)] = None
+    window: Annotated[bool, Opt("Open it in a window of its own", SERVER)] = False
 
 
 class Shorthand(NamedTuple):

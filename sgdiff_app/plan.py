@@ -16,7 +16,7 @@ from sgdiff_app.config import Settings
 def run(settings: Settings, environment: Environment, as_json: bool) -> int:
     """Print the plan of a command and return 0. Raises SgdiffError for what would fail; downloads nothing."""
     config = settings.noun(EngineConfig)
-    if settings.command == "serve":
+    if settings.command in ("serve", "desktop"):
         from sgdiff_app import serve
 
         serve.check(settings)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from engine import log
 from engine.config import EngineConfig
 from engine.env import Environment
-from engine.errors import Cancelled, NotAvailable, SgdiffError, UsageError, WorkerDied
+from engine.errors import Cancelled, SgdiffError, UsageError, WorkerDied
 from engine.jobs import JobQueue, JobStore, served
 from engine.jobs.delivery import Delivery
 from engine.jobs.queue import QueueOptions
+from sgdiff_app import desktop
 from sgdiff_app.config import Settings
 from sgdiff_app.options import OutputOptions, ServerOptions
 
@@ -82,14 +83,20 @@ def check(settings: Settings) -> tuple[str, ...]:
     limits_of(options)
     duration(options.ready_timeout, "ready_timeout")
     webhooks.of_options(options)
+    desktop.front_of(settings, data_of(options))
     return keys
+
+
+def data_of(options: ServerOptions) -> Path:
+    """Return the folder of the job database."""
+    import platformdirs
+
+    return Path(options.data_dir or platformdirs.user_data_path("sgdiff", appauthor=False)).expanduser()
 
 
 def build(settings: Settings, environment: Environment, command: tuple[str, ...] | None = None) -> Service:
     """Return the service that settings describe; nothing is started. Raises UsageError and OutputError."""
     import tempfile
-
-    import platformdirs
 
     from engine.cloud import Cloud
     from engine.jobs.child import COMMAND
@@ -102,7 +109,7 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
     options, output = settings.noun(ServerOptions), settings.noun(OutputOptions)
     metrics = Metrics(options.metrics_namespace) if options.enable_metrics else None
     hooks = webhooks.of_options(options)
-    data = Path(options.data_dir or platformdirs.user_data_path("sgdiff", appauthor=False)).expanduser()
+    data = data_of(options)
     folder = Path(output.output_path).expanduser() if output.output_path else None
     cloud = Cloud.from_environment()
     store = JobStore(data / "jobs.sqlite3")
@@ -135,8 +142,6 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
 def run(settings: Settings, environment: Environment) -> int:
     """Serve until told to stop; return the exit status. Raises SgdiffError, before anything listens or when it ends."""
     options = settings.noun(ServerOptions)
-    if not is_headless(options):
-        raise NotAvailable("serve: the web UI is not available yet; --headless serves the API alone")
     service = build(settings, environment)
     try:
         if service.queue.spec is None:  # say at once what is wrong, where no worker is needed to find it
@@ -147,7 +152,7 @@ def run(settings: Settings, environment: Environment) -> int:
         if options.webui_port is not None:
             logger.info("--webui-port: there is one port for everything, %d", listening.getsockname()[1])
         with asyncio.Runner(loop_factory=_loop()) as runner:
-            runner.run(_serve(create(service), service, listening))
+            runner.run(_serve(create(service), service, listening, desktop.front_of(settings, service.data)))
     finally:
         service.queue.close()
     return 0
@@ -191,16 +196,19 @@ def url_of(host: str, listening: socket.socket) -> str:
     return f"http://{name}:{listening.getsockname()[1]}"
 
 
-async def _serve(gate: Gate, service: Service, listening: socket.socket) -> None:
-    """Listen, load, serve; drain when told to stop. Raises SgdiffError when the model cannot be loaded."""
+async def _serve(gate: Gate, service: Service, listening: socket.socket, front: desktop.Front) -> None:
+    """Listen, load, serve; drain when told to stop. Raises SgdiffError when the model or the window does not come."""
     options = service.options
     server = _server(gate)
     stopping = _signals(service)
     service.queue.start()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    logger.info("%s: listening on %s%s", service.name, url_of(options.host, listening), gate.root)
-    ends = [asyncio.create_task(stopping.wait()), asyncio.create_task(_load_failure(service))]
-    done, _ = await asyncio.wait((serving, *ends), return_when=asyncio.FIRST_COMPLETED)
+    url = url_of(options.host, listening) + gate.root
+    logger.info("%s: listening on %s", service.name, url)
+    ends = [asyncio.create_task(end) for end in (stopping.wait(), _load_failure(service), front.show(f"{url}/"))]
+    page = contextlib.nullcontext() if is_headless(options) else desktop.told(service.data, f"{url}/", service.instance)
+    with page:
+        done, _ = await asyncio.wait((serving, *ends), return_when=asyncio.FIRST_COMPLETED)
     if stopping.is_set():
         logger.info("stopping: what runs has %d s to finish", options.http_graceful_shutdown_timeout)
     with ThreadPoolExecutor(1) as own:  # the threads of requests may all be taken
@@ -211,11 +219,11 @@ async def _serve(gate: Gate, service: Service, listening: socket.socket) -> None
         await service.aside(service.webhooks.close)
     server.should_exit = True
     await serving
-    failure = ends[1].result() if ends[1] in done else None
     for task in ends:
         task.cancel()
-    if isinstance(failure, SgdiffError):
-        raise failure
+    for failure in (task.exception() or task.result() for task in done):
+        if isinstance(failure, BaseException):
+            raise failure
 
 
 def _server(gate: Gate) -> uvicorn.Server:
@@ -235,7 +243,7 @@ def _server(gate: Gate) -> uvicorn.Server:
             gate,
             http=Protocol,
             log_config=None,
-            lifespan="off",
+            lifespan="on",
             access_log=False,
             server_header=False,
             timeout_keep_alive=IDLE_S,

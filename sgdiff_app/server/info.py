@@ -35,12 +35,13 @@ async def liveness() -> Response:
 @router.get("/health_generate")
 async def health(http: Request) -> Response:
     """Say whether requests can run, from what is known, never through the queue."""
-    queue = service_of(http).queue
+    service = service_of(http)
+    queue, headers = service.queue, {"x-instance-id": service.instance}
     state = queue.health
     if state == "ready":
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok"}, headers=headers)
     answer = {"status": state} | ({"error": queue.supervisor.error} if state == "unhealthy" else {})
-    return JSONResponse(answer, 503)
+    return JSONResponse(answer, 503, headers)
 
 
 @router.get("/models")

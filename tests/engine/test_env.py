@@ -169,3 +169,14 @@ def test_every_variable_that_is_read_is_known() -> None:
     known = {spelling for name in env.ENVIRONMENT_ONLY for spelling in env.spellings(name)}
     assert {name for name in asked if name.startswith(("SGDIFF_", "SGLANG_"))} <= known
     assert len(asked) > 20
+
+
+def test_where_a_window_can_be_shown() -> None:
+    assert env.has_display({"DISPLAY": ":0"}, "linux") and env.has_display({"WAYLAND_DISPLAY": "wayland-0"}, "linux")
+    assert not env.has_display({"DISPLAY": ""}, "linux")
+    assert env.has_display({}, "darwin") and env.has_display({}, "win32")
+
+
+def test_where_nobody_looks_at_the_screen() -> None:
+    assert not env.is_remote({}) and not env.is_remote({"CI": "false"})
+    assert all(env.is_remote({name: "1"}) for name in ("CI", "SSH_TTY", "SSH_CONNECTION", "SSH_CLIENT"))
