@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from engine import hub
 from engine.config import EngineConfig
 from engine.env import Environment
 from engine.errors import UsageError, listed, suggest
-from engine.lora import files
+from engine.lora import files, shelf
 from engine.lora.facts import facts
 from engine.lora.header import printable
 from sgdiff_app.config import Settings
@@ -22,16 +21,6 @@ from sgdiff_app.plan import size
 VERBS = ("inspect",)
 LONGEST_PHRASE = 500  # characters of trigger words that are shown
 HEADINGS = ("name", "from", "made for", "layout", "rank", "size", "trigger words")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A LoRA file on this machine: what to give to --lora-path, and where it comes from."""
-
-    reference: str
-    weight_name: str | None  # of a repository
-    origin: str
-    path: Path
 
 
 def run(words: Sequence[str], settings: Settings, environment: Environment) -> int:
@@ -54,16 +43,8 @@ def run(words: Sequence[str], settings: Settings, environment: Environment) -> i
     return 0
 
 
-def entries() -> Iterator[Entry]:
-    """Yield the LoRA files that ship with the program, then those in the hub cache."""
-    for name, path in sorted(hub.bundled_loras().items()):
-        yield Entry(name, None, "bundled", path)
-    for repo, path in files.cached():
-        yield Entry(repo, path.name, "cached", path)
-
-
 def _list(as_json: bool) -> Iterator[str]:
-    found = [(entry, facts(entry.path, digest=as_json)) for entry in entries()]
+    found = [(entry, facts(entry.path, digest=as_json)) for entry in shelf.entries()]
     if as_json:
         rows = [
             {"reference": entry.reference, "weight_name": entry.weight_name, "origin": entry.origin, **told}
@@ -80,7 +61,7 @@ def _list(as_json: bool) -> Iterator[str]:
         yield "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _row(entry: Entry, told: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(entry: shelf.Entry, told: Mapping[str, Any]) -> tuple[str, ...]:
     name = entry.reference + (f" {entry.weight_name}" if entry.weight_name else "")
     made_for = printable(told["base_model"] or told["looks_like"] or "-")
     ranks = ",".join(map(str, told["ranks"])) or "-"
