@@ -41,7 +41,21 @@ def write_mp4(
 
     Raises OutputError with the words of ffmpeg.
     """
-    height, width = frames.shape[1] + frames.shape[1] % 2, frames.shape[2] + frames.shape[2] % 2
+    write_stream(frames, (frames.shape[1], frames.shape[2]), path, fps=fps, crf=crf, preset=preset, tags=tags)
+
+
+def write_stream(
+    frames: Iterable[np.ndarray[Any, Any]],
+    size: tuple[int, int],
+    path: Path,
+    *,
+    fps: float,
+    crf: int,
+    preset: str,
+    tags: Mapping[str, str],
+) -> None:
+    """Write frames of `size` (H, W) as `write_mp4` does, each when it is there."""
+    height, width = (side + side % 2 for side in size)
     with tempfile.TemporaryDirectory() as place:
         tags_file = Path(place) / "tags.txt"  # a file, because a prompt may be longer than an argument can be
         tags_file.write_text(TAGS_HEADER + "".join(f"{_escape(k)}={_escape(v)}\n" for k, v in tags.items()), "utf-8")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DRAWN = """
     errors schema types config catalog resolve env log
     overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage cloud profiler faults \
-        settings_text infotext comfy strip
+        settings_text infotext comfy strip editing
     attention parallel kernels
     passes cache lora
     stages
@@ -48,6 +48,9 @@ ARROWS = {
     ("recipe_file", "video"),  # the recipe of an mp4 is an ffmpeg tag
     ("recipe", "hub"),  # a recipe names the folder that made the picture, with its hash
     ("recipe", "media"),  # a recipe is read out of a picture, and records its inputs by their hash
+    ("editing", "video"),  # ffmpeg reads and writes frames,
+    ("editing", "media"),  # Pillow a GIF file,
+    ("editing", "recipe_file"),  # and an edited clip keeps its recipe
     ("strip", "video"),  # ffmpeg copies the streams of a clip
     ("settings_text", "recipe"),  # settings are found in recipes,
     ("settings_text", "recipe_file"),  # in files,
