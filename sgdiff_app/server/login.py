@@ -27,10 +27,10 @@ DELAY_S = 0.5  # before a wrong key is answered
 LONGEST = 8192  # bytes of a form
 
 STYLE = """
-:root { color-scheme: light dark; --ground: #f6f7f9; --card: #fff; --text: #1c1f26; --soft: #5a6170;
-  --line: #c9ced8; --accent: #4f46e5; --on-accent: #fff; --wrong: #b42318 }
-@media (prefers-color-scheme: dark) { :root { --ground: #101216; --card: #191c22; --text: #e8eaee; --soft: #a3abba;
-  --line: #454c5a; --accent: #818cf8; --on-accent: #101216; --wrong: #ff9c91 } }
+:root { color-scheme: light dark; --ground: #f8fafc; --card: #fff; --text: #1e293b; --soft: #526077;
+  --line: #cbd5e1; --accent: #4f46e5; --ring: #4f46e5; --wrong: #b42318 }
+@media (prefers-color-scheme: dark) { :root { --ground: #0b0e14; --card: #12161f; --text: #e8eaee; --soft: #a3abba;
+  --line: #2c3444; --ring: #818cf8; --wrong: #ff9c91 } }
 * { box-sizing: border-box }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 16px; background: var(--ground);
   color: var(--text); font: 16px/1.5 system-ui, sans-serif }
@@ -42,9 +42,9 @@ p.wrong { margin: 8px 0 0; color: var(--wrong) }
 label { display: block; margin-bottom: 8px; font-weight: 600 }
 input, button { width: 100%; min-height: 44px; padding: 8px 12px; border-radius: 8px; font: inherit }
 input { background: var(--ground); color: inherit; border: 1px solid var(--line) }
-button { margin-top: 24px; border: 0; background: var(--accent); color: var(--on-accent); font-weight: 600;
+button { margin-top: 24px; border: 0; background: var(--accent); color: #fff; font-weight: 600;
   cursor: pointer }
-input:focus-visible, button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
+input:focus-visible, button:focus-visible { outline: 3px solid var(--ring); outline-offset: 2px }
 """
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -61,6 +61,7 @@ PAGE = Template("""<!doctype html>
 <p>This server asks for a key. It is the one that its API takes.</p>
 <form method="post" action="$action">
 <input type="hidden" name="next" value="$next">
+<input type="text" name="username" value="sgdiff-app" autocomplete="username" hidden>
 <label for="key">API key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus$marks>
 $wrong
