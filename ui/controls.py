@@ -1,0 +1,120 @@
+"""Controls that Generate, Edit and Video share: words, guidance, seed and count, and what runs and cancels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ui.forms import Form, seed_text, seeds
+from ui.page import QUIET
+from ui.panel import Panel
+from ui.say import told
+
+if TYPE_CHECKING:
+    from ui.page import Page
+
+HISTORY = 50
+MOST = 4  # outputs that the count offers
+Prepare = Callable[..., Mapping[str, Any] | None]
+
+
+@dataclass(slots=True)
+class RunRow:
+    """What starts a job and what ends it."""
+
+    run: gr.Button
+    stop: gr.Button
+
+
+@dataclass(slots=True)
+class SeedRow:
+    """What empties the seed, and what keeps that of the chosen result."""
+
+    dice: gr.Button
+    lock: gr.Button
+
+
+def words(form: Form, placeholder: str, **settings: Any) -> None:
+    """Place prompt and negative prompt."""
+    form.widget("prompt", lines=3, max_lines=12, info=None, placeholder=placeholder, **settings)
+    form.widget("negative_prompt", lines=1, max_lines=6, info=None, placeholder="What to keep out")
+
+
+def run_row(label: str) -> RunRow:
+    """Place the buttons that the keys press: Ctrl+Enter the one, Esc the other."""
+    with gr.Row(elem_classes="run-row"):
+        run = gr.Button(label, variant="primary", elem_classes="run", scale=3, min_width=120)
+        stop = gr.Button("Cancel", elem_classes="cancel", scale=1, min_width=80)
+    return RunRow(run, stop)
+
+
+def guidance_row(form: Form) -> None:
+    """Place steps and guidance, of which a model uses one kind or the other."""
+    with gr.Row():
+        for name in ("num_inference_steps", "true_cfg_scale", "guidance_scale"):
+            form.widget(name, min_width=140, info=None)
+
+
+def seed_row(form: Form) -> SeedRow:
+    """Place seed and count."""
+    with gr.Row(elem_classes="seed-row"):
+        seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=120, scale=3)
+        form.add("seed", seed, seeds, seed_text)
+        dice = gr.Button("🎲", elem_classes="icon", min_width=44, scale=0)
+        lock = gr.Button("🔒", elem_classes="icon", min_width=44, scale=0)
+        form.add(
+            "num_outputs_per_prompt",
+            gr.Radio([*range(1, MOST + 1)], value=1, label="Count", elem_classes="chips", min_width=160, scale=3),
+        )
+    return SeedRow(dice, lock)
+
+
+def connect_run(
+    page: Page,
+    tab: str,
+    row: RunRow,
+    *,
+    inputs: Sequence[Any] = (),
+    prepare: Prepare = lambda *given: {},
+) -> None:
+    """Connect what runs and what cancels in a tab.
+
+    `prepare` returns fields beside those of the form, of the values of `inputs`; None when there is nothing to run.
+    """
+    form = page.forms[tab]
+
+    @told
+    def submit(client: str, loras: Any, history: list[Any], *given: Any) -> list[Any]:
+        own, entered = given[: len(inputs)], given[len(inputs) :]
+        values = form.values(entered)
+        more = prepare(*own)
+        if more is None:
+            return [gr.skip(), gr.skip()]
+        job = page.submit(tab, {**values, **more}, client, loras)
+        pair = [values.get("prompt") or "", values.get("negative_prompt") or ""]
+        return [job.id, [pair, *(entry for entry in history or [] if entry != pair)][:HISTORY]]
+
+    @told
+    def cancel(client: str) -> None:
+        page.desk.cancel_current(client, tab)
+
+    given = [page.client, page.loras, page.history, *inputs, *form.components]
+    row.run.click(submit, given, [page.pulse, page.history], trigger_mode="multiple", **QUIET)
+    row.stop.click(cancel, [page.client], None, **QUIET)
+
+
+def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:
+    """Connect the dice and the lock."""
+
+    @told
+    def keep(items: Sequence[Any], chosen: int, now: str) -> str:
+        if not items:
+            return now
+        job, index = panel.job_at(items, chosen)
+        return str(panel.page.desk.artifacts(job)[index].seed)
+
+    row.dice.click(lambda: "", None, [form["seed"]], **QUIET)
+    row.lock.click(keep, [panel.items, panel.chosen, form["seed"]], [form["seed"]], **QUIET)
