@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from engine import storage, strip
 from engine.errors import NotFound, OutputError
 from engine.jobs.delivery import Delivery
+from engine.jobs.edits import edited
 from engine.jobs.job import Job
 from engine.types import Artifact
 
@@ -25,8 +27,7 @@ def write(jobs: Iterable[Job], delivery: Delivery, path: Path, *, plain: bool = 
     count = 0
     with storage.atomic(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:  # files are packed
         for job in jobs:
-            for index, artifact in enumerate(job.artifacts):
-                name = _name(job, index, artifact)
+            for name, artifact in _files(job):
                 if not job.expired and _add(archive, name, artifact, delivery, plain):
                     count += 1
         if not count:
@@ -51,8 +52,12 @@ def _add(archive: zipfile.ZipFile, name: str, artifact: Artifact, delivery: Deli
     return True
 
 
-def _name(job: Job, index: int, artifact: Artifact) -> str:
-    """Return the name of an output: words of the prompt, and the id, by which no two are the same."""
+def _files(job: Job) -> Iterator[tuple[str, Artifact]]:
+    """Yield outputs and edited clips: words of the prompt and the id, by which no two are the same, and the file."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", (job.request.prompt or "")[:PROMPT]).strip("-").lower()
-    suffix = Path(artifact.location or artifact.key or "").suffix
-    return f"{words}{'-' if words else ''}{job.id}{f'_{index}' if index else ''}{suffix}"
+    start = f"{words}-" if words else ""
+    for index, artifact in enumerate(job.artifacts):
+        number, suffix = f"_{index}" if index else "", Path(artifact.location or artifact.key or "").suffix
+        yield f"{start}{job.id}{number}{suffix}", artifact
+    for path in edited(job):
+        yield f"{start}{path.name}", replace(job.artifacts[0], location=str(path), key=None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +73,17 @@ class Delivery:
                 raise OutputError(f"{artifact.location}: cannot be read: {error.strerror}") from error
         assert artifact.key is not None and self.cloud is not None
         return self.cloud.read(artifact.key)
+
+    @contextmanager
+    def local(self, artifact: Artifact) -> Iterator[Path]:
+        """Give the file of an output; what lies in cloud storage alone is fetched for a while. Raises OutputError."""
+        if artifact.location:
+            yield Path(artifact.location)
+            return
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / f"output{Path(artifact.key or '').suffix}"
+            path.write_bytes(self.read(artifact))
+            yield path
 
     def add(self, job: Job, name: str, content: bytes) -> Path:
         """Keep something made from an output (a thumbnail) beside it. Raises OutputError."""

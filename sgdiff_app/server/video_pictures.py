@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from starlette.requests import Request as HttpRequest
@@ -13,7 +10,6 @@ from starlette.responses import Response
 from engine.clips import PICTURES
 from engine.errors import OutputError
 from engine.jobs import Job
-from engine.types import Artifact
 from sgdiff_app.server import content
 from sgdiff_app.server.service import Service
 
@@ -37,22 +33,10 @@ def _made(service: Service, job: Job, index: int, variant: str) -> Path:
     known = next((Path(path) for path in job.files if Path(path).name == name), None)
     if known is not None and known.exists():
         return known
-    with _local(service, artifact) as path:
+    with queue.delivery.local(artifact) as path:
         picture = make(path, artifact.width, artifact.height, artifact.frames)
     with queue.lock:  # the job may have been deleted meanwhile, or may have got another picture
         now = queue.get(job.id)
         path = queue.delivery.add(now, name, picture)
         queue.keep(now)
     return path
-
-
-@contextmanager
-def _local(service: Service, artifact: Artifact) -> Iterator[Path]:
-    """Give the file of an output; what lies in cloud storage alone is fetched for a while. Raises OutputError."""
-    if artifact.location:
-        yield Path(artifact.location)
-        return
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "video.mp4"
-        path.write_bytes(service.queue.delivery.read(artifact))
-        yield path
