@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -11,6 +13,7 @@ from ui import compare, edit, gallery, generate, loras, system, theme, video
 from ui.desk import Desk, Snapshot
 from ui.page import Page, View
 
+T = TypeVar("T")
 TITLE = "sgdiff-app"
 TABS = (generate, edit, video, loras, gallery, compare, system)
 CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are looked through, and how old they may get
@@ -18,6 +21,23 @@ CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are look
 
 def build(desk: Desk) -> gr.Blocks:
     """Return the page of a desk."""
+    return _with_loop(lambda: _built(desk))
+
+
+def _with_loop(work: Callable[[], T]) -> T:
+    """Call something while this thread has an event loop: Gradio asks for it, and would make one that nobody closes."""
+
+    async def call() -> T:
+        return work()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(call())
+    return work()
+
+
+def _built(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_S) as demo:
         page = Page(desk)
         bar = gr.HTML(header(desk.snapshot("")), elem_id="header", padding=False)
@@ -37,6 +57,10 @@ def launch_options() -> dict[str, Any]:
 
 def mount(app: Any, desk: Desk) -> None:
     """Serve the page of a desk from an application, below "/"; routes that it has already come first."""
+    _with_loop(lambda: _mount(app, desk))
+
+
+def _mount(app: Any, desk: Desk) -> None:
     outputs = desk.queue.delivery.folder or desk.queue.delivery.scratch
     gr.mount_gradio_app(
         app,
@@ -73,5 +97,5 @@ def header(snapshot: Snapshot) -> str:
         f'<span class="chip" title="The model that draws">{html.escape(snapshot.model)}</span>'
         f'<span class="health {snapshot.health}" title="{title}"><i></i>{snapshot.health}</span>'
         f'<span class="work">{work}</span><span class="space"></span>'
-        f'<button type="button" class="dark" data-dark aria-label="Light or dark"></button></div>'
+        f'<button type="button" class="shade" data-dark aria-label="Light or dark"></button></div>'
     )

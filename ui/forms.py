@@ -69,10 +69,11 @@ def used(name: str, spec: ModelSpec | None) -> bool:
     field = FIELDS[name]
     if spec is None:
         return not field.opt.optional and name not in ("num_frames", "fps")
+    if name in spec.ignores:
+        return False
     if name == "diffusers_kwargs":
         return bool(spec.arguments)
     if field.opt.optional:
-        # What the model has a default for and would ignore (see `ignores`) is no choice either.
         return name in spec.uses or (name in ("num_frames", "fps") and spec.is_video)
     if name == "x264_preset":
         return spec.is_video

@@ -16,7 +16,7 @@ import gradio as gr
 from engine import schema
 from engine.types import Request
 from ui.desk import Desk, Snapshot
-from ui.forms import Form
+from ui.forms import APART, Form, used
 from ui.say import told
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ class Page:
     def submit(
         self, tab: str, values: Mapping[str, Any], client: str, loras: Sequence[Mapping[str, Any]] | None, **notes: Any
     ) -> Job:
-        """Submit plain values of a form. Raises as `Desk.submit` does."""
+        """Submit plain values of a form; widgets that are hidden do not count. Raises as `Desk.submit` does."""
         chosen = {} if loras is None else {"loras": list(loras)}
-        return self.desk.submit(self.desk.request({**values, **chosen}), client, tab, **notes)
+        counted = {name: value for name, value in values.items() if name in APART or used(name, self.desk.spec)}
+        return self.desk.submit(self.desk.request({**counted, **chosen}), client, tab, **notes)
 
     # From one tab to another
 

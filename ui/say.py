@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -22,9 +23,9 @@ TITLES = (
 
 
 def toast(error: SgdiffError) -> gr.Error:
-    """Return the toast of an error; its message names the field and the allowed values."""
+    """Return the toast of an error; its message names the field and the allowed values. Toasts show HTML."""
     title = next(title for kind, title in TITLES if isinstance(error, kind))
-    return gr.Error(error.message, title=title, print_exception=False)
+    return gr.Error(html.escape(error.message), title=title, print_exception=False)
 
 
 def told(handler: F) -> F:

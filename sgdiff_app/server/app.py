@@ -12,7 +12,8 @@ from starlette.responses import HTMLResponse
 
 from engine.errors import SgdiffError
 from sgdiff_app import __version__
-from sgdiff_app.server import docs, errors, inputs, login, openapi
+from sgdiff_app.serve import is_headless
+from sgdiff_app.server import docs, errors, inputs, login, openapi, pages
 from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import ClientGone, Service
 
@@ -30,7 +31,10 @@ ROUTERS = (
 
 def create(service: Service) -> Gate:
     """Return what serves HTTP for a service; it neither starts nor stops the queue."""
-    return Gate(routes(service), service)
+    app = routes(service)
+    if is_headless(service.options):
+        return Gate(app, service)
+    return Gate(pages.beside(app, service, [route for router in routers() for route in router.routes]), service)
 
 
 def routers() -> list[APIRouter]:

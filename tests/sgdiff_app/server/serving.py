@@ -32,11 +32,13 @@ class Running:
 class Server:
     """uvicorn in a thread."""
 
-    def __init__(self, *flags: str, folder: Path, command: tuple[str, ...] = WORKER) -> None:
+    def __init__(self, *flags: str, folder: Path, command: tuple[str, ...] = WORKER, page: bool = False) -> None:
         argv = ["--data-dir", str(folder / "data"), "--output-path", str(folder / "outputs")]
-        argv += ["--input-save-path", str(folder / "inputs"), "--headless", *flags]
+        argv += ["--input-save-path", str(folder / "inputs"), *([] if page else ["--headless"]), *flags]
         self.service = serve.build(config.load(argv, "serve"), env.read(), command)
-        settings = uvicorn.Config(create(self.service), port=0, http=Protocol, log_config=None, lifespan="off")
+        settings = uvicorn.Config(
+            create(self.service), port=0, http=Protocol, log_config=None, lifespan="on" if page else "off"
+        )
         self.server = uvicorn.Server(settings)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve()), daemon=True)
 

@@ -1,0 +1,74 @@
+"""The page beside the API: the desk that it asks, and which of the two a path belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from engine import env
+from sgdiff_app import __version__
+from sgdiff_app.options import MB
+from sgdiff_app.server.service import Service
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from ui.desk import Desk
+
+API = "v1"  # what is below it is never a page, whether or not there is a route
+FOLDER = "page"  # below the data folder: what browsers upload, and copies of what they look at
+
+
+class Doors:
+    """Gives a request to the API when the first part of its path is one of the API's, else to the page."""
+
+    def __init__(self, api: FastAPI, pages: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self.api, self.pages = api, pages
+        self.firsts = {API, *(_first(getattr(route, "path", "")) for route in (*api.routes, *routes))} - {""}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; the page alone has something to do when the server starts and ends."""
+        own = scope["type"] == "http" and _first(_path(scope)) in self.firsts
+        await (self.api if own else self.pages)(scope, receive, send)
+
+
+def _first(path: str) -> str:
+    return path.lstrip("/").partition("/")[0]
+
+
+def _path(scope: Scope) -> str:
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
+def desk_of(service: Service) -> Desk:
+    """Return what the page of a service asks."""
+    from ui.desk import Desk, Options
+
+    given = service.options
+    folder = Path(given.input_save_path).expanduser() if given.input_save_path else service.queue.delivery.scratch
+    options = Options(
+        version=__version__,
+        data=service.data,
+        inputs=folder,
+        model_name=lambda: service.name,
+        model_switch=given.model_switch,
+        lora_dirs=tuple(Path(entry).expanduser() for entry in given.lora_allowed_dirs or ()),
+        max_upload=given.max_body_mb * MB,
+        root_path=given.root_path.strip("/") and f"/{given.root_path.strip('/')}",
+    )
+    return Desk(service.queue, service.environment, options)
+
+
+def beside(api: FastAPI, service: Service, routes: Iterable[BaseRoute]) -> ASGIApp:
+    """Return the API, whose `routes` are in routers, and the page as one application."""
+    env.prepare_page(service.data / FOLDER)
+    from ui import app  # seconds, and only after the environment is prepared
+
+    pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount(pages, desk_of(service))
+    return Doors(api, pages, routes)

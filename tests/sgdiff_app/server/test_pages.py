@@ -1,0 +1,62 @@
+"""The page beside the API: which paths are whose, and that a headless server has none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.sgdiff_app.server.serving import Running, Server
+
+
+@pytest.fixture(scope="module")
+def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with its page."""
+    with Server(folder=tmp_path_factory.mktemp("paged"), page=True) as running:
+        yield running
+
+
+def test_the_page_and_the_api_share_a_port(paged: Running) -> None:
+    page = paged.client.get("/")
+    assert page.status_code == 200 and "gradio" in page.text
+    assert paged.client.get("/health").json() == {"status": "ok"}
+    assert paged.client.get("/v1/models").json()["data"][0]["id"] == "tiny-scenes"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"), [("GET", "/v1/nothing", "not_found"), ("DELETE", "/v1/models", "method_not_allowed")]
+)
+def test_what_is_below_the_api_is_never_a_page(paged: Running, method: str, path: str, code: str) -> None:
+    assert paged.client.request(method, path).json()["error"]["code"] == code
+
+
+def test_files_outside_the_outputs_are_not_served(paged: Running) -> None:
+    folder = Path(paged.service.data)
+    (folder / "secret.txt").write_text("secret")
+    (folder.parent / "outputs").mkdir(exist_ok=True)
+    (folder.parent / "outputs" / "picture.txt").write_text("drawn")
+    served = paged.client.get(f"/gradio_api/file={folder.parent / 'outputs' / 'picture.txt'}")
+    assert served.text == "drawn"
+    for path in (folder / "secret.txt", folder / "jobs.sqlite3", "/etc/hostname", Path(__file__)):
+        assert paged.client.get(f"/gradio_api/file={path}").status_code in (403, 404), path
+
+
+def test_pages_of_other_hosts_are_refused_by_the_gate(paged: Running) -> None:
+    answer = httpx.get(f"{paged.url}/", headers={"host": "example.org"})
+    assert answer.json()["error"]["code"] == "host_not_allowed"
+
+
+def test_a_headless_server_never_imports_gradio(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from engine import env\nfrom sgdiff_app import config, serve\nfrom sgdiff_app.server.app import create\n"
+        "service = serve.build(config.load(sys.argv[1:], 'serve'), env.read())\n"
+        "create(service)\nservice.queue.close()\nprint('gradio' in sys.modules, 'torch' in sys.modules)"
+    )
+    flags = ["--headless", "--data-dir", str(tmp_path), "--output-path", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
