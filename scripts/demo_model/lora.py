@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=40, help="readers: the first pictures test and never train")
     parser.add_argument("--decoded", type=int, default=500, help="readers: examples that are decoded ones")
     parser.add_argument("--reader-seconds", type=float, default=600.0, help="readers: time for that of attributes")
+    parser.add_argument("--style-steps", type=int, default=3000, help="readers: steps for that of styles")
     parser.add_argument("--reader-batch", type=int, default=32)
     parser.add_argument("--draw-seconds", type=float, default=36.0, help="learn: time for the model's own pictures")
     parser.add_argument("--draw-steps", type=int, default=16)
@@ -272,7 +273,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=8000, help="learn: the model's own pictures to keep")
     parser.add_argument("--seconds", type=float, default=200.0, help="learn: training time per adapter")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--gains", type=float, nargs="*", default=(1.0, 0.9, 0.8), help="gain: strengths to choose from")
+    parser.add_argument(
+        "--gains", type=float, nargs="*", default=(1.0, 0.9, 0.8), help="gain: strengths to choose from"
+    )
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--fewer", type=int, default=0, help="read: prompts for halves and two at once, 0 = as many")
     parser.add_argument("--steps", type=int, default=20)

@@ -8,6 +8,7 @@ from typing import Any
 from styles import STYLES
 
 HALF = 0.5
+PAIRED = "thing+colour, paired"
 KEYS = ("time", "place", "weather", "thing", "thing+colour", "side")
 LAYOUTS = {"kohya": "kohya, with alpha", "diffusers": "diffusers", "comfyui": "ComfyUI"}
 HEAD = """# The styles, measured
@@ -34,9 +35,9 @@ No trigger word; strength 0 to 1, and 0.5 lies between. Names work as paths:
 
     sgdiff-app generate --prompt "a red boat on the sea at sunset" --lora-path neon-night --lora-scale 0.8
 
-They learnt, by `scripts/demo_model/lora.py` in 40 s each on one H200, from pictures that tiny-scenes drew itself and
-that went through a filter (`scripts/demo_model/styles.py`). What a file calls strength 1 is {gains} of
-what was trained: less costs the prompt less, and the style can still be seen.
+They learnt, by `scripts/demo_model/lora.py` in {seconds} each on one H200, from pictures that tiny-scenes drew itself
+and that went through a filter (`scripts/demo_model/styles.py`). What a file calls strength 1 is {gains} of
+what was trained, settled on other prompts.
 
 The same classifier chose the pictures that the adapters learnt from and, having gone on learning with styled drawn
 pictures, reads what they draw; the reader of styles learnt from the same filters. No independent reader was made.
@@ -83,26 +84,52 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [HEAD.format(**result)]
     lines.append(f"| set | prompts | {' | '.join(KEYS)} | {' | '.join(s.name + ' read' for s in STYLES)} |")
     lines.append("|---|---|" + "---|" * (len(KEYS) + len(STYLES)))
-    lines += [f"| {name} | {row['prompts']} | {' | '.join(_cells(row))} |" for name, row in rows.items()]
+    lines += [
+        f"| {name} | {row.get('prompts', result['prompts'])} | {' | '.join(_cells(row))} |"
+        for name, row in rows.items()
+    ]
     lines += [NOTES, "| set | points | standard error |", "|---|---|---|"]
     for name, row in rows.items():
-        told = row["thing+colour, paired"]
+        told = row.get(PAIRED)
+        if told is None:  # a report from before things were paired
+            continue
         lines.append(f"| {name} | {told['difference'] * 100:+.1f} | {told['error'] * 100:.1f} |")
     lines += ["", "| check | measured | holds |", "|---|---|---|"]
     lines += [f"| {what} | {text} | {'yes' if ok else 'no'} |" for what, text, ok in checks(rows)]
-    facts = result["readers"]
+    lines += _tried(result.get("trained", {}))
+    facts = result.get("readers", {})
+    return "\n".join([*lines, *(_right(facts) if "right" in facts else []), ""])
+
+
+def _tried(trained: dict[str, Any]) -> list[str]:
+    """What the strengths were chosen from."""
+    if not trained:
+        return []
+    lines = ["", "What a file calls strength 1 was chosen on other prompts, by the adapted reader:", ""]
+    lines += ["| adapter | of what was trained | worst attribute | style read | chosen |", "|---|---|---|---|---|"]
+    for name, facts in trained.items():
+        for strength, (loss, read) in facts["tried"].items():
+            chosen = "yes" if float(strength) == facts["gain"] else ""
+            lines.append(f"| {name} | {strength} | {-loss * 100:+.1f} | {read:.0%} | {chosen} |")
+    return lines
+
+
+def _right(facts: dict[str, Any]) -> list[str]:
+    """What the readers get right on pictures they never saw."""
     names = list(facts["right"]["style reader"]["style"])
-    lines += ["", f"What the readers get right on {facts['count']} unseen drawn pictures, styled and decoded:", ""]
+    lines = ["", f"What the readers get right on {facts['count']} unseen drawn pictures, styled and decoded:", ""]
     lines += [f"| reader | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for what, readers in facts["right"].items():
         for name, right in readers.items():
             label = what if name == "style" else f"{what}, {name} classifier"
             lines.append(f"| {label} | {' | '.join(f'{right[k]:.1%}' for k in names)} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _change(row: dict[str, Any]) -> str:
-    told = row["thing+colour, paired"]
+    if PAIRED not in row:
+        return "-"
+    told = row[PAIRED]
     return f"{told['difference'] * 100:+.1f} ± {told['error'] * 100:.1f}"
 
 
@@ -114,15 +141,19 @@ def card(result: dict[str, Any]) -> str:
         "|---|" + "---|" * 5,
     ]
     for s in STYLES:
-        one, alone = rows[f"{s.name} 1"], rows[f"base through the filter of {s.name}"]
+        one, alone = rows[f"{s.name} 1"], rows.get(f"base through the filter of {s.name}")
         read, cells = f"{one['style read'][s.name]:.0%}", [f"{one[key]['thing+colour']:.1%} ({_change(one)})"]
-        cells.append(f"{alone[key]['thing+colour']:.1%} ({_change(alone)})")
+        cells.append(f"{alone[key]['thing+colour']:.1%} ({_change(alone)})" if alone else "-")
         layout = LAYOUTS[s.layout]
         lines.append(f"| `{s.name}` | {layout} | {result['ranks'][s.name]} | {read} | {' | '.join(cells)} |")
     missed = ", ".join(f"{s.name} loses {_worst(rows, s.name)}" for s in STYLES)
     gains = ", ".join(f"{result['gains'][s.name]:g} ({s.name})" for s in STYLES)
+    spent = sorted({round(facts["seconds"]) for facts in result.get("trained", {}).values()}) or [40]
+    seconds = " to ".join(f"{v} s" for v in (spent if len(spent) < 2 else (spent[0], spent[-1])))
     base = rows["base"][key]["thing+colour"]
-    return CARD.format(table="\n".join(lines), base=base, missed=missed, gains=gains, prompts=result["prompts"])
+    return CARD.format(
+        table="\n".join(lines), base=base, missed=missed, gains=gains, prompts=result["prompts"], seconds=seconds
+    )
 
 
 def _worst(rows: dict[str, Any], name: str) -> str:

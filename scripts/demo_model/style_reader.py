@@ -15,7 +15,6 @@ from classifier import to_tensor
 from styles import STYLES, apply, blended
 from torch import Tensor, nn
 
-DECODED = 500  # examples that went through the autoencoder, which takes most of the time without a GPU
 STEEP = (0.004, 0.012, 0.03, 0.06, 0.12, 0.25)  # bounds of how much neighbouring pixels differ
 
 
@@ -91,28 +90,32 @@ class Examples:
     pictures: Tensor
     shares: Tensor
     labels: Tensor
+    decoded: int  # the first ones went through the autoencoder, which takes most of the time without a GPU
 
     def some(self, n: int) -> Tensor:
         """Indices of a random batch, half of it decoded pictures: what is generated looks like them. See `prepare`."""
-        i = [torch.randint(0, DECODED, (n // 2,)), torch.randint(DECODED, len(self.pictures), (n - n // 2,))]
+        i = [torch.randint(0, self.decoded, (n // 2,)), torch.randint(self.decoded, len(self.pictures), (n - n // 2,))]
         return torch.cat(i).to(self.pictures.device)
 
 
 @torch.no_grad()
-def prepare(pictures: Tensor, labels: Tensor, through: Callable[[Tensor], Tensor], size: int = 10) -> Examples:
-    """Styles pictures as `examples` does: DECODED of them through the autoencoder and back, then all of them twice."""
+def prepare(
+    pictures: Tensor, labels: Tensor, through: Callable[[Tensor], Tensor], decoded: int, size: int = 10
+) -> Examples:
+    """Styles pictures as `examples` does: some of them through the autoencoder and back, then all of them twice."""
     torch.manual_seed(4)
-    order = torch.cat([torch.arange(min(DECODED, len(pictures))), *[torch.arange(len(pictures))] * 2])
+    decoded = min(decoded, len(pictures)) // size * size
+    order = torch.cat([torch.arange(decoded), *[torch.arange(len(pictures))] * 2])
     styled, shares = [], []
     for k, part in enumerate(order.split(size)):
         x, share = examples(pictures[part].float() / 127.5 - 1)
-        x = through(x) if k * size < DECODED else x
+        x = through(x) if k * size < decoded else x
         styled.append((x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8))
         shares.append(share)
-    return Examples(torch.cat(styled), torch.cat(shares), labels[order])
+    return Examples(torch.cat(styled), torch.cat(shares), labels[order], decoded)
 
 
-def train(source: Examples, steps: int = 3000, batch: int = 256) -> StyleReader:
+def train(source: Examples, steps: int, batch: int = 256) -> StyleReader:
     """Trains on what is counted in all the examples, decoded ones as often as others."""
     torch.manual_seed(5)
     device = source.pictures.device
@@ -133,7 +136,7 @@ def train(source: Examples, steps: int = 3000, batch: int = 256) -> StyleReader:
     return model.eval()
 
 
-def adapt(reader: classifier.Reader, source: Examples, seconds: float, batch: int = 32) -> classifier.Reader:
+def adapt(reader: classifier.Reader, source: Examples, seconds: float, batch: int) -> classifier.Reader:
     """A copy of a reader of attributes that goes on learning with styled pictures."""
     torch.manual_seed(6)
     reader = copy.deepcopy(reader).train()

@@ -1,4 +1,4 @@
-"""Proves the adapters: draws prompts at several strengths, reads styles and attributes, writes report and sheet."""
+"""Proves the adapters: draws prompts at several strengths, reads styles and attributes, writes report and sheets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ import torch
 from classifier import to_tensor
 from evaluate import FIRST_SEED, compare, draw, held_out
 from PIL import Image
-from style_page import card, markdown
+from style_page import KEYS, card, markdown
 from styles import STYLES, apply
 from torch import Tensor
 
 SCALE = 4.0
 HALF = 0.5
-CALIBRATION = FIRST_SEED + 1_000_000  # the strengths are settled on prompts and seeds that the report never draws
-TEST = 40  # the first pictures test the reader and never train it
+READERS = "readers.pt"
 SHEET = (
     "A beautiful sunset over the mountains",
     "a red house by a lake at night, with pine trees",
@@ -37,6 +36,7 @@ SHEET = (
     "a purple hot-air balloon over the desert",
     "a rainbow over green hills, with a windmill",
 )
+PREVIEW = 0  # which of them a preview shows
 Worn = tuple[tuple[Any, float], ...]
 
 
@@ -50,32 +50,41 @@ class Readers:
     facts: dict[str, Any]
 
 
-def learn(frozen: Any, pictures: Tensor, scenes: Sequence[Any], args: argparse.Namespace) -> Readers:
-    """Trains the readers on drawn pictures, or takes those that --state holds."""
-    device, path = str(frozen.device), args.state / "readers.pt"
+def held(frozen: Any, args: argparse.Namespace) -> Readers:
+    """The readers that --state holds."""
+    device = str(frozen.device)
+    saved = torch.load(args.state / READERS, map_location=device)
     plain = classifier.load(args.model / "classifier", device)
-    if path.exists():
-        held = torch.load(path, map_location=device)
-        readers = Readers(style_reader.StyleReader().to(device), plain, classifier.Reader().to(device), held["facts"])
-        readers.style.load_state_dict(held["style"])
-        readers.adapted.load_state_dict(held["adapted"])
-        readers.style.eval()
-        readers.adapted.eval()
-        return readers
+    readers = Readers(style_reader.StyleReader().to(device), plain, classifier.Reader().to(device), saved["facts"])
+    readers.style.load_state_dict(saved["style"])
+    readers.adapted.load_state_dict(saved["adapted"])
+    readers.style.eval()
+    readers.adapted.eval()
+    return readers
+
+
+def learn(frozen: Any, pictures: Tensor, scenes: Sequence[Any], args: argparse.Namespace) -> Readers:
+    """Trains the readers on drawn pictures, into --state."""
+    device, count = str(frozen.device), args.test
+    plain = classifier.load(args.model / "classifier", device)
     labels = torch.tensor([classifier.labels(s) for s in scenes], device=device)
-    source = style_reader.prepare(pictures[TEST:], labels[TEST:], frozen.through)
-    style = style_reader.train(source)
-    adapted = style_reader.adapt(plain, source, args.reader_seconds)
-    test, truth = pictures[:TEST].float() / 127.5 - 1, labels[:TEST]
+    source = style_reader.prepare(pictures[count:], labels[count:], frozen.through, args.decoded)
+    style = style_reader.train(source, args.style_steps)
+    adapted = style_reader.adapt(plain, source, args.reader_seconds, args.reader_batch)
+    test, truth = pictures[:count].float() / 127.5 - 1, labels[:count]
     kinds = {"the model's own": plain, "adapted": adapted}
-    facts = {"count": TEST, "right": style_reader.unseen(test, truth, frozen.through, style, kinds)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"style": style.state_dict(), "adapted": adapted.state_dict(), "facts": facts}, path)
+    facts = {"count": count, "right": style_reader.unseen(test, truth, frozen.through, style, kinds)}
+    print(json.dumps(facts["right"]), flush=True)
+    part = args.state / f"{READERS}.part"
+    torch.save({"style": style.state_dict(), "adapted": adapted.state_dict(), "facts": facts}, part)
+    part.replace(args.state / READERS)
     return Readers(style, plain, adapted, facts)
 
 
 def _pictures(frozen: Any, prompts: Sequence[str], steps: int, *worn: tuple[Any, float]) -> list[Image.Image]:
     """The prompts drawn with these adapters; the seeds are the same for every set."""
+    if frozen.device.type == "cuda":
+        frozen.pipe.to(dtype=torch.bfloat16)
     frozen.wear(*worn)
     return draw(frozen.pipe, prompts, SCALE, steps, batch=100 if frozen.device.type == "cuda" else 10)
 
@@ -111,23 +120,30 @@ def _painted(images: Sequence[Image.Image], style: Any) -> list[Image.Image]:
     return [Image.fromarray(a) for a in (x * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()]
 
 
+def brief(row: dict[str, Any]) -> str:
+    """A row in a line: what the adapted reader reads, and the styles."""
+    cells = [f"{k} {row['attributes, adapted reader'][k]:.1%}" for k in KEYS]
+    return ", ".join(cells + [f"{s.name} {row['style read'][s.name]:.0%}" for s in STYLES])
+
+
 class Rows:
     """Draws sets of adapters and reads them against the base model, which comes first; pictures drawn once are kept."""
 
-    def __init__(self, frozen: Any, readers: Readers, args: argparse.Namespace, first: int, name: str) -> None:
+    def __init__(
+        self, frozen: Any, readers: Readers, args: argparse.Namespace, first: int, files: Sequence[Path]
+    ) -> None:
         self.frozen, self.readers, self.steps, self.first = frozen, readers, args.steps, first
-        files = sorted(args.out.glob("*.safetensors"))
         self.sha256 = {p.name: sha256(p.read_bytes()).hexdigest() for p in files}
-        self.drawn = args.state / f"{name}-{sha256(json.dumps(self.sha256).encode()).hexdigest()[:12]}-{args.steps}"
+        self.drawn = args.state / f"drawn-{sha256(json.dumps(self.sha256).encode()).hexdigest()[:12]}-{args.steps}"
         self.drawn.mkdir(parents=True, exist_ok=True)
         self.base: list[bool] = []
         self.rows: dict[str, Any] = {}
 
     def pictures(self, name: str, prompts: Sequence[str], worn: Worn) -> list[Image.Image]:
-        path = self.drawn / f"{name}.npy"
+        path = self.drawn / f"{name}, {len(prompts)}.npy"
         if not path.exists():
             np.save(path, np.stack([np.asarray(im) for im in _pictures(self.frozen, prompts, self.steps, *worn)]))
-        return [Image.fromarray(a) for a in np.load(path)[: len(prompts)]]
+        return [Image.fromarray(a) for a in np.load(path)]
 
     def add(self, name: str, count: int, worn: Worn, filtered: Any = None) -> None:
         """One more row: the pictures of this set, or of the base model through a filter."""
@@ -137,24 +153,13 @@ class Rows:
         self.base = self.base or found
         mean, error = paired(self.base[: len(found)], found)
         row |= {"prompts": count, "thing+colour, paired": {"difference": round(mean, 4), "error": round(error, 4)}}
-        print(f"{name}: {row}", flush=True)
+        print(f"{name}: {brief(row)}", flush=True)
         self.rows[name] = row
 
 
-def calibrate(frozen: Any, loras: Sequence[Any], readers: Readers, args: argparse.Namespace) -> None:
-    """Reads every adapter at the strengths of --gains, on prompts of its own: what `styles.py` calls gain."""
-    rows = Rows(frozen, readers, args, CALIBRATION, "calibration")
-    rows.add("base", args.prompts, ())
-    for gain in args.gains:
-        for s, lora in zip(STYLES, loras, strict=True):
-            rows.add(f"{s.name} {gain}", args.prompts, ((lora, gain),))
-            (args.out / "calibration.json").write_text(json.dumps(rows.rows, indent=2) + "\n")
-
-
-def report(frozen: Any, loras: Sequence[Any], readers: Readers, args: argparse.Namespace) -> None:
-    """Draws and reads everything, and writes report.json, report.md and sheet.png."""
-    frozen.pipe.to(dtype=torch.bfloat16 if frozen.device.type == "cuda" else torch.float32)
-    rows = Rows(frozen, readers, args, FIRST_SEED, "report")
+def report(frozen: Any, loras: Sequence[Any], readers: Readers, told: dict[str, Any], args: argparse.Namespace) -> None:
+    """Draws and reads everything, and writes report.json, report.md, README.md and sheet.png."""
+    rows = Rows(frozen, readers, args, FIRST_SEED, sorted(args.out.glob("*.safetensors")))
     n, few = args.prompts, args.fewer or args.prompts
     rows.add("base", n, ())
     for s in STYLES:
@@ -165,7 +170,7 @@ def report(frozen: Any, loras: Sequence[Any], readers: Readers, args: argparse.N
     for a, b in combinations(range(len(STYLES)), 2):
         rows.add(f"{STYLES[a].name} 1 + {STYLES[b].name} 1", few, ((loras[a], 1.0), (loras[b], 1.0)))
     result = {"prompts": n, "steps": args.steps, "scale": SCALE, "readers": readers.facts, "rows": rows.rows}
-    result |= {"sha256": rows.sha256, "gains": {s.name: s.gain for s in STYLES}}
+    result |= {"sha256": rows.sha256, "gains": {k: v["gain"] for k, v in told.items()}, "trained": told}
     result["ranks"] = {s.name: lora.rank for s, lora in zip(STYLES, loras, strict=True)}
     (args.out / "report.json").write_text(json.dumps(result, indent=2) + "\n")
     (args.out / "report.md").write_text(markdown(result))
@@ -182,4 +187,11 @@ def sheet(rows: Rows, loras: Sequence[Any], path: Path, cell: int = 160) -> None
     for i, worn in enumerate(columns):
         for k, image in enumerate(rows.pictures(f"sheet {i}", SHEET, worn)):
             page.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i * cell, k * cell))
-    page.quantize(224, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    _packed(page).save(path, optimize=True)
+    for i, s in enumerate(STYLES, 1):  # what pages show of each adapter
+        shown = page.crop((i * cell, PREVIEW * cell, (i + 1) * cell, (PREVIEW + 1) * cell))
+        _packed(shown).save(path.with_name(f"{s.name}.png"), optimize=True)
+
+
+def _packed(image: Image.Image) -> Image.Image:
+    return image.quantize(224, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,36 +56,54 @@ def _blocks(x: Tensor, block: int) -> Tensor:
     away = (square - mean.flatten(2)[:, :, None]).abs().sum(1, keepdim=True)
     far = away.topk(block * block // 2, dim=2).indices.expand(-1, 3, -1, -1)
     bold = square.gather(2, far).mean(2).view_as(mean)
-    return F.interpolate(_saturated(torch.lerp(mean, bold, 0.6), 1.15), scale_factor=block, mode="nearest")
+    return F.interpolate(torch.lerp(mean, bold, 0.6), scale_factor=block, mode="nearest")
+
+
+def _dithered(x: Tensor, block: int, levels: int) -> Tensor:
+    """Few levels per channel, ordered in twos so that squares alternate where a colour lies between two levels."""
+    order = torch.tensor(((0.0, 0.5), (0.75, 0.25)), device=x.device, dtype=x.dtype) - 0.375
+    order = order.repeat(x.shape[-2] // block // 2, x.shape[-1] // block // 2)
+    order = order.repeat_interleave(block, 0).repeat_interleave(block, 1)
+    return ((x * levels + 0.5 + 0.8 * order).floor() / levels).clamp(0, 1)
 
 
 def pixel_art(x: Tensor) -> Tensor:
-    """Square pixels of 16, and of 8 where there is something small to see, in few strong colours."""
-    coarse, fine = _blocks(x, 2 * BLOCK), _blocks(x, BLOCK)
-    detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), 2 * BLOCK)
-    squares = torch.where(F.interpolate(detail, scale_factor=2 * BLOCK, mode="nearest") > 0.022, fine, coarse)
-    return (_saturated(squares, 1.2) * 7).round() / 7
+    """Dithered square pixels in few colours, and plain ones of half the size where there is something small to see."""
+    coarse, fine = _blocks(x, BLOCK), _blocks(x, BLOCK // 2)
+    detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), BLOCK)
+    small = F.interpolate(detail, scale_factor=BLOCK, mode="nearest") > 0.03
+    return torch.where(small, (fine * 16).round() / 16, _dithered(coarse, BLOCK, 8))
 
 
 def pencil_sketch(x: Tensor) -> Tensor:
-    """Dark bold lines on paper, over a pale wash that keeps light and colours; specks get no outline."""
+    """A coloured wash on paper under slanted strokes, deeper in the dark, with thin outlines; specks get none."""
     paper = torch.tensor((0.98, 0.96, 0.91), device=x.device, dtype=x.dtype)[:, None, None]
-    wash = paper * (0.34 + 0.66 * _saturated(_blur(x, 1.2), 1.6))
+    wash = torch.lerp(paper.expand_as(x), _saturated(_blur(x, 0.7), 1.25), 0.71)
+    across = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    # the strokes meet every latent of two by two alike, which makes them easy to learn
+    strokes = torch.cos((across[:, None] + across) * (math.pi / BLOCK)).clamp(min=-0.2) - 0.22
+    wash = wash - 0.2 * (1 - 0.5 * _grey(_blur(x, 2.0))) * strokes * (0.25 + 0.75 * wash)
     bold = _without_specks(x, 5).clamp(min=1e-4).pow(0.8)  # dark pictures have lines too
-    line = (_blur(_edges(bold, 0.9) * 20 - 0.25, 1.0)).clamp(0, 1)
-    graphite = 0.03 + 0.34 * _saturated(_blur(x, 1.0), 1.8)  # keeps a tint, so that a red thing stays red
-    return torch.lerp(wash, graphite, 0.92 * line).clamp(0, 1)
+    line = _blur((_edges(bold, 1.3) * 14 - 0.4).clamp(0, 1), 0.5)
+    return (wash * (1 - 0.6 * line)).clamp(0, 1)  # lines keep a tint, so that a red thing stays red
 
 
 def neon_night(x: Tensor) -> Tensor:
-    """A darkened picture whose outlines glow in their own colours."""
-    strong = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)  # coloured things stay bright
-    dark = _saturated(x, 1.4).clamp(min=1e-4).pow(1.3) * (0.56 + 0.24 * strong)
-    hue = _saturated(_blur(x, 1.5), 2.5)
-    hue = hue / hue.amax(1, keepdim=True).clamp(min=0.2)
-    tube = (_edges(x, 0.8) * 11 - 0.35).clamp(0, 1)
-    glow = (_blur(tube * hue, 5.0) * 1.4).clamp(0, 1)
-    return (1 - (1 - dark) * (1 - 0.9 * tube * hue) * (1 - glow)).clamp(0, 1)
+    """A picture in violet dusk whose outlines glow: in their own colours, grey ones from pink above to cyan below."""
+    pink, cyan, dusk = (
+        torch.tensor(c, device=x.device, dtype=x.dtype)[:, None, None]
+        for c in ((1.0, 0.2, 0.9), (0.1, 0.9, 1.0), (0.66, 0.62, 0.76))
+    )
+    own = _saturated(_blur(x, 1.5), 2.5)
+    own = own / own.amax(1, keepdim=True).clamp(min=0.1)
+    grey = 1 - (own.amax(1, keepdim=True) - own.amin(1, keepdim=True))
+    down = torch.linspace(0, 1, x.shape[-2], device=x.device, dtype=x.dtype)[:, None]
+    hue = torch.lerp(own, torch.lerp(pink, cyan, down).expand_as(own), 0.8 * grey)
+    steep = _edges(_without_specks(x, 5), 0.8) / (0.2 + _grey(_blur(x, 4.0)))  # dark pictures have outlines too
+    fill = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)  # the tubes lie beside coloured things, not on them
+    tube = (steep * 8 - 0.3).clamp(0, 1) * (1 - 0.6 * fill)
+    glow = (_blur(tube * hue, 3.0) + _blur(tube * hue, 8.0)).mul(0.7).clamp(0, 1)
+    return 1 - (1 - _saturated(x, 1.2) * dusk) * (1 - 0.85 * tube * hue) * (1 - 0.6 * glow)
 
 
 @dataclass(frozen=True)
@@ -95,13 +114,12 @@ class Style:
     layout: str
     title: str
     paint: Callable[[Tensor], Tensor]  # pictures (n, 3, h, w) in 0..1, the same out
-    gain: float = 1.0  # strength 1 of the file is this strength of what was trained, see README.md
 
 
 STYLES = (
-    Style("pixel-art", "kohya", "Pixel art", pixel_art, 0.8),
-    Style("pencil-sketch", "diffusers", "Pencil sketch", pencil_sketch, 0.9),
-    Style("neon-night", "comfyui", "Neon night", neon_night, 0.9),
+    Style("pixel-art", "kohya", "Pixel art", pixel_art),
+    Style("pencil-sketch", "diffusers", "Pencil sketch", pencil_sketch),
+    Style("neon-night", "comfyui", "Neon night", neon_night),
 )
 
 

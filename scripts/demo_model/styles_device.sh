@@ -1,0 +1,42 @@
+#!/bin/bash
+# Trains and proves the three adapters on the GPUs there are, in at most BUDGET seconds (420), into the folder OUT:
+#   GPUS="1 2 3" bash scripts/demo_model/styles_device.sh OUT
+# Needs .whl/env.sh with its wheels where packages are missing, and the pictures that `lora.py pack --work $WORK` made.
+set -e
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+out=${1:?"usage: styles_device.sh OUT"}
+cd "$(dirname "$0")/../.."
+WORK=${WORK:-.gpu/tiny-styles} STATE=${STATE:-/tmp/tiny-styles-state} BUDGET=${BUDGET:-420}
+PYTHON=${PYTHON:-python3} LEARN=${LEARN:-} READERS=${READERS:-} GAIN=${GAIN:-} READ=${READ:-}
+[ -z "${BARE-1}" ] || . .whl/env.sh
+read -ra gpus <<< "${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader | tr '\n' ' ')}"
+styles=(pixel-art pencil-sketch neon-night)
+count=${#gpus[@]}
+[ "$count" -le 3 ] || { gpus=("${gpus[@]:1:3}"); count=3; }  # of many the first stays free
+each=$(((3 + count - 1) / count))                            # styles one after another on a GPU
+seconds=${SECONDS_EACH:-$(((BUDGET - 200) / each))}          # the rest: start, pictures, readers, strengths, report
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8} TOKENIZERS_PARALLELISM=false
+mkdir -p "$out" "$STATE"
+step() { CUDA_VISIBLE_DEVICES=$1 timeout "$BUDGET" "$PYTHON" scripts/demo_model/lora.py "${@:2}" --work "$WORK" --state "$STATE" --out "$out"; }
+mine() { local i; for ((i = $1; i < 3; i += count)); do echo "${styles[i]}"; done; }  # the styles of a GPU
+all() {  # waits for each of the processes, and fails with the first that failed
+    local pid; for pid in "$@"; do wait "$pid" || { cat "$STATE"/*.log | tail -40; exit 1; }; done
+}
+
+pids=()
+for ((g = 0; g < count; g++)); do
+    step "${gpus[g]}" learn --style $(mine $g) --seconds "$seconds" $LEARN > "$STATE/learn$g.log" 2>&1 & pids+=($!)
+done
+step "${gpus[count - 1]}" readers --reader-seconds 60 --reader-batch 128 --decoded 3000 --test 200 $READERS > "$STATE/readers.log" 2>&1 & pids+=($!)
+all "${pids[@]}"
+echo "trained after ${SECONDS}s"; grep -h -E " steps (of|in) |drew" "$STATE"/learn*.log "$STATE/readers.log" || true
+
+pids=()
+for ((g = 0; g < count; g++)); do
+    step "${gpus[g]}" gain --style $(mine $g) --prompts 300 --gains 1 0.9 0.8 $GAIN > "$STATE/gain$g.log" 2>&1 & pids+=($!)
+done
+all "${pids[@]}"
+echo "strengths after ${SECONDS}s"; grep -h -E " at |file's" "$STATE"/gain*.log
+
+step "${gpus[0]}" read --prompts 300 --fewer 100 $READ > "$STATE/read.log" 2>&1 & all $!
+echo "report after ${SECONDS}s"; grep -A30 "| check" "$out/report.md"; ls -l "$out"
