@@ -73,6 +73,7 @@ def _mount(app: Any, desk: Desk) -> None:
         mcp_server=False,
         enable_monitoring=False,
         pwa=True,
+        favicon_path=str(theme.ICON),
         show_error=True,
         **launch_options(),
     )
@@ -93,9 +94,9 @@ def header(snapshot: Snapshot) -> str:
     )
     title = html.escape(snapshot.error) if snapshot.health == "unhealthy" else ""
     return (
-        f'<div class="head"><span class="name">{TITLE}</span>'
-        f'<span class="chip" title="The model that draws">{html.escape(snapshot.model)}</span>'
+        f'<div class="topbar"><span class="name">{TITLE}</span>'
+        f'<span class="model" title="The model that draws">{html.escape(snapshot.model)}</span>'
         f'<span class="health {snapshot.health}" title="{title}"><i></i>{snapshot.health}</span>'
-        f'<span class="work">{work}</span><span class="space"></span>'
+        f'<span class="work">{work}</span><span class="rest"></span>'
         f'<button type="button" class="shade" data-dark aria-label="Light or dark"></button></div>'
     )

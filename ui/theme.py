@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 HERE = Path(__file__).parent / "static"
+ICON = HERE / "icon.png"  # 512 px; smaller ones are made of it
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 ACCENT = gr.themes.Color(
@@ -77,5 +78,6 @@ def head() -> str:
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
+        '<link rel="icon" type="image/png" href="./favicon.ico">'  # below a prefix, browsers would look at the root
         f"<script>{script}</script>"
     )

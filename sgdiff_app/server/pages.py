@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from engine import env
 from sgdiff_app import __version__
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from ui.desk import Desk
+    from ui.desk import Desk, Options
 
 API = "v1"  # what is below it is never a page, whether or not there is a route
+TITLE, ICONS = "sgdiff-app", (192, 512)
 FOLDER = "page"  # below the data folder: what browsers upload, and copies of what they look at
 
 
@@ -45,13 +48,13 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
-def desk_of(service: Service) -> Desk:
-    """Return what the page of a service asks."""
-    from ui.desk import Desk, Options
+def options_of(service: Service) -> Options:
+    """Return what a service decides about its page."""
+    from ui.desk import Options
 
     given = service.options
     folder = Path(given.input_save_path).expanduser() if given.input_save_path else service.queue.delivery.scratch
-    options = Options(
+    return Options(
         version=__version__,
         data=service.data,
         inputs=folder,
@@ -61,7 +64,20 @@ def desk_of(service: Service) -> Desk:
         max_upload=given.max_body_mb * MB,
         root_path=given.root_path.strip("/") and f"/{given.root_path.strip('/')}",
     )
-    return Desk(service.queue, service.environment, options)
+
+
+def desk_of(service: Service) -> Desk:
+    """Return what the page of a service asks."""
+    from ui.desk import Desk
+
+    return Desk(service.queue, service.environment, options_of(service))
+
+
+async def manifest(http: Request) -> JSONResponse:
+    """Describe the page to browsers that install it; every path is relative, as a proxy may add a prefix."""
+    icons = [{"src": f"./pwa_icon/{side}", "sizes": f"{side}x{side}", "type": "image/png"} for side in ICONS]
+    answer = {"name": TITLE, "short_name": TITLE, "start_url": "./", "scope": "./", "display": "standalone"}
+    return JSONResponse({**answer, "icons": icons}, headers={"content-type": "application/manifest+json"})
 
 
 def beside(api: FastAPI, service: Service, routes: Iterable[BaseRoute]) -> ASGIApp:
@@ -70,5 +86,6 @@ def beside(api: FastAPI, service: Service, routes: Iterable[BaseRoute]) -> ASGIA
     from ui import app  # seconds, and only after the environment is prepared
 
     pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    pages.add_route("/manifest.json", manifest)
     app.mount(pages, desk_of(service))
     return Doors(api, pages, routes)

@@ -7,6 +7,8 @@
     document.documentElement.style.colorScheme = on ? 'dark' : 'light';
   };
   const start = () => {
+    const manifest = document.querySelector('link[rel="manifest"]');
+    if (manifest) manifest.href = './manifest.json'; // a proxy may have put the page below a prefix
     const kept = remembered();
     if (kept !== null) apply(kept === '1');
   };

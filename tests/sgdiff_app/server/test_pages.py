@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -43,6 +45,17 @@ def test_files_outside_the_outputs_are_not_served(paged: Running) -> None:
     assert served.text == "drawn"
     for path in (folder / "secret.txt", folder / "jobs.sqlite3", "/etc/hostname", Path(__file__)):
         assert paged.client.get(f"/gradio_api/file={path}").status_code in (403, 404), path
+
+
+def test_the_page_can_be_installed(paged: Running) -> None:
+    answer = paged.client.get("/manifest.json")
+    assert answer.headers["content-type"] == "application/manifest+json"
+    told = answer.json()
+    assert (told["start_url"], told["display"]) == ("./", "standalone")
+    for icon in told["icons"]:
+        assert icon["src"].startswith("./"), "below whatever prefix"
+        with Image.open(io.BytesIO(paged.client.get(icon["src"][1:]).content)) as found:
+            assert f"{found.width}x{found.height}" == icon["sizes"]
 
 
 def test_pages_of_other_hosts_are_refused_by_the_gate(paged: Running) -> None:
