@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from engine import env, fetch, hub, log, media, recipe, schema, urls
+from engine import env, fetch, hub, log, media, profiler, recipe, schema, urls
 from engine import resolve as rules
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
@@ -177,6 +177,10 @@ class Engine:
         """Return the adapters that are loaded, and those that requests are drawn with."""
         self._open()
         return self.loras.listing()
+
+    def memory(self) -> dict[str, Any]:
+        """Return how much memory the device has, has free, and how much of it this process uses, in MB."""
+        return profiler.device_memory(self.scheduler.pipeline.device)
 
     def lora_refs(self) -> list[dict[str, Any]]:
         """Return the adapters that are in effect as plain references, from which another engine can take them."""

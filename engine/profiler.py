@@ -89,18 +89,38 @@ class Profile:
             torch.cuda.synchronize(self.device)
 
     def _memory(self) -> dict[str, float]:
-        if self.device.type == "cuda":
-            import torch
+        return used_memory(self.device)
 
-            names = ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved")
-            values = [getattr(torch.cuda, name)(self.device) / MB for name in names]
-        else:
-            import psutil
 
-            info = psutil.Process().memory_info()
-            peak = max(info.rss, _host_peak())
-            values = [info.rss / MB, info.rss / MB, peak / MB, peak / MB]
-        return dict(zip(("allocated_mb", "reserved_mb", "peak_allocated_mb", "peak_reserved_mb"), values, strict=True))
+def used_memory(device: torch.device) -> dict[str, float]:
+    """Return the MB of a device that this process uses now, and at most so far; without CUDA that is the host's."""
+    if device.type == "cuda":
+        import torch
+
+        names = ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved")
+        values = [getattr(torch.cuda, name)(device) / MB for name in names]
+    else:
+        import psutil
+
+        info = psutil.Process().memory_info()
+        peak = max(info.rss, _host_peak())
+        values = [info.rss / MB, info.rss / MB, peak / MB, peak / MB]
+    return dict(zip(("allocated_mb", "reserved_mb", "peak_allocated_mb", "peak_reserved_mb"), values, strict=True))
+
+
+def device_memory(device: torch.device) -> dict[str, Any]:
+    """Return the name of a device, its MB in all and free, whoever has the rest, and what this process uses of it."""
+    if device.type == "cuda":
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        name = torch.cuda.get_device_name(device)
+    else:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        free, total, name = memory.available, memory.total, device.type
+    return {"device": str(device), "name": name, "total_mb": total / MB, "free_mb": free / MB, **used_memory(device)}
 
 
 def now(device: torch.device) -> float:

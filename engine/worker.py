@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from engine import env, log, schema
 from engine.config import EngineConfig
 from engine.errors import GenerationError, ModelError, SgdiffError, UsageError
-from engine.runtime.channel import Channel
-from engine.types import LoraRef, Progress, Request
+from engine.runtime.channel import Channel, Message
+from engine.types import LoraRef, Output, Progress, Request
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = log.get(__name__)
 KEPT_SETTINGS = 16  # of adapters, as jobs refer to them by number; jobs of older ones name each adapter
 CONTROL = ("set_lora", "merge_lora", "unmerge_lora")
-CALLS = (*CONTROL, "list_loras")
+CALLS = (*CONTROL, "list_loras", "memory")
 
 
 @dataclass(slots=True, eq=False)
@@ -127,8 +127,7 @@ class Worker:
         self.channel.send({"event": "failed", "job": job, "error": said(error)})
 
     def _tell(self, job: str, progress: Progress) -> None:
-        plain = asdict(progress)
-        self.channel.send({"event": "progress", "job": job, **plain, "preview": None}, plain["preview"] or b"")
+        self.channel.send(*heard(job, progress))
 
     def _collect(self) -> None:
         """Hand over what is finished; a job with further outputs goes on."""
@@ -149,19 +148,9 @@ class Worker:
         path = self.scratch / f"{task.job}-{task.index}.raw"
         self.scratch.mkdir(0o700, parents=True, exist_ok=True)  # what cleans temporary folders may have taken it
         output.frames.tofile(path)
-        self.channel.send(
-            {
-                "event": "output",
-                "job": task.job,
-                "index": task.index,
-                "last": task.index + 1 == len(task.outputs),
-                "path": str(path),
-                "shape": output.frames.shape,
-                "recipe": output.recipe,
-                "adapters": len(self.engine.loras.cache),
-                "timings": asdict(output.timings),
-            }
-        )
+        last = task.index + 1 == len(task.outputs)
+        told = handed_over(task.job, output, last) | {"path": str(path), "adapters": len(self.engine.loras.cache)}
+        self.channel.send(told)
 
     def _call(self, command: Mapping[str, Any]) -> None:
         """Do what a control call asks for, and answer it."""
@@ -213,18 +202,41 @@ def load(order: Mapping[str, Any], channel: Channel) -> Engine:
     scheduler = engine.scheduler
     if order["max_running"] is not None and not scheduler.pipeline.exclusive:
         scheduler.max_running = order["max_running"]
-    told = {
+    channel.send({"event": "loaded", **described(engine)})
+    engine.warm_up()
+    return engine
+
+
+def described(engine: Engine) -> dict[str, Any]:
+    """Return what is told of an engine that is loaded."""
+    return {
         "spec": {name: schema.plain(getattr(engine.spec, name)) for name in engine.spec.__slots__},
         "recipe": engine.recipe,
         "device": engine.device,
-        "exclusive": scheduler.pipeline.exclusive,
+        "exclusive": engine.scheduler.pipeline.exclusive,
         "takes_loras": bool(engine.loras.networks),
         "loras": engine.lora_refs(),
         "adapters": len(engine.loras.cache),
     }
-    channel.send({"event": "loaded", **told})
-    engine.warm_up()
-    return engine
+
+
+def heard(job: str, progress: Progress) -> Message:
+    """Return how far a job is, as it travels."""
+    plain = asdict(progress)
+    return {"event": "progress", "job": job, **plain, "preview": None}, plain["preview"] or b""
+
+
+def handed_over(job: str, output: Output, last: bool) -> dict[str, Any]:
+    """Return an output of a job as it travels, without its frames."""
+    return {
+        "event": "output",
+        "job": job,
+        "index": output.index,
+        "last": last,
+        "shape": output.frames.shape,
+        "recipe": output.recipe,
+        "timings": asdict(output.timings),
+    }
 
 
 def restore(engine: Engine, loras: Sequence[LoraRef]) -> None:

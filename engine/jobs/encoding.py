@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = log.get(__name__)
 
 THREADS = 2
+MOST_STEPS = 500  # whose times are kept: a record is read and written as a whole
 Told = Mapping[str, Any]
 LOST = "the output cannot be stored; the log of the server says why"
 
@@ -105,6 +106,8 @@ def add(job: Job, artifact: Artifact, told: Told) -> None:
     job.peak_memory_mb = max(job.peak_memory_mb, timings["peak_memory_mb"])
     for name, value in timings["stages"]:
         job.stages[name] = job.stages.get(name, 0.0) + value
+    left = MOST_STEPS - len(job.steps_ms)
+    job.steps_ms += [round(value, 1) for value in timings["denoise_steps"][:left]]
     for name, value in timings["tokens"].items():
         job.usage[name] = job.usage.get(name, 0) + value
     job.recipes.append(told["recipe"])

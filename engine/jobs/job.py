@@ -98,6 +98,7 @@ class Job:
         default_factory=dict
     )  # tokens: of the prompt (text), of input images (image), of what was drawn (latents)
     stages: dict[str, float] = field(default_factory=dict)  # milliseconds by stage
+    steps_ms: list[float] = field(default_factory=list)  # the first denoising steps, of one output after another
     notes: dict[str, Any] = field(default_factory=dict)
     preview: bytes | None = field(default=None, repr=False)
     cancelled: bool = False  # somebody asked for it, the worker has not answered yet

@@ -79,7 +79,7 @@ class JobQueue:
             for job in self.store.unfinished():
                 if job.detached and (job.status == "queued" or self.options.requeue):
                     self.delivery.discard(job.artifacts)
-                    job.artifacts, job.recipes, job.usage, job.stages = [], [], {}, {}
+                    job.artifacts, job.recipes, job.usage, job.stages, job.steps_ms = [], [], {}, {}, []
                     job.status, job.started_at, job.percent, job.step, job.inference_s = "queued", None, 0, 0, 0.0
                     job.waited_s = None
                     self.waiting.append(job)

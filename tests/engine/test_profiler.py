@@ -68,6 +68,22 @@ def test_memory_is_taken_after_every_span(profile: Profile, clock: Clock) -> Non
     assert timings.peak_memory_mb == max(entry["peak_allocated_mb"] for entry in timings.memory.values())
 
 
+def test_the_memory_of_a_device_and_the_share_of_this_process() -> None:
+    told = profiler.device_memory(torch.device("cpu"))
+    assert told.keys() == {"device", "name", "total_mb", "free_mb", *MEMORY}
+    assert (told["device"], told["name"]) == ("cpu", "cpu")
+    assert 0 < told["allocated_mb"] < told["total_mb"] and 0 < told["free_mb"] < told["total_mb"]
+
+
+def test_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 8 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Big GPU")
+    monkeypatch.setattr(profiler, "used_memory", lambda device: {"allocated_mb": 5.0})
+    told = profiler.device_memory(torch.device("cuda", 1))
+    assert (told["device"], told["name"], told["allocated_mb"]) == ("cuda:1", "Big GPU", 5.0)
+    assert (told["free_mb"] * 8, told["free_mb"] > 900) == (told["total_mb"], True)
+
+
 def test_an_empty_run_has_no_peak(profile: Profile) -> None:
     assert profile.timings() == Timings(0, (), (), {}, 0.0)
 

@@ -264,6 +264,14 @@ def test_a_call_that_fails_is_answered(link: Link, monkeypatch: pytest.MonkeyPat
     assert link.call("list_loras")["result"]["active"] == {}
 
 
+def test_memory_is_told_while_a_job_runs(link: Link) -> None:
+    link.submit("a")
+    told = link.call("memory")
+    assert told["result"]["device"] == "cpu" and 0 < told["result"]["allocated_mb"] < told["result"]["total_mb"]
+    assert "setting" not in told
+    assert link.ends_of("a")[0]["event"] == "output"
+
+
 # Loading
 
 

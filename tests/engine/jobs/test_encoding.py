@@ -12,11 +12,12 @@ import pytest
 
 from engine.errors import OutputError, SgdiffError, UploadFailed
 from engine.jobs.delivery import Delivery
-from engine.jobs.encoding import Encoding
+from engine.jobs.encoding import MOST_STEPS, Encoding
 from engine.jobs.job import Job, new_id
 from engine.types import Artifact, Request
 
 TIMINGS = {"total_ms": 500.0, "stages": [["denoising", 2.0]], "peak_memory_mb": 7.0, "tokens": {"text": 3}}
+TIMINGS["denoise_steps"] = [1.04, 0.96] * 100
 
 
 class Queue:
@@ -74,6 +75,7 @@ def test_outputs_are_given_in_order_however_they_come(bench: Bench) -> None:
     assert [artifact.seed for artifact in bench.job.artifacts] == [4, 5, 6]
     assert (bench.job.inference_s, bench.job.peak_memory_mb, bench.job.usage) == (1.5, 7.0, {"text": 9})
     assert bench.job.stages == {"denoising": 6.0} and len(bench.files()) == 3
+    assert bench.job.steps_ms == [1.0] * MOST_STEPS  # of the first two outputs, and of half of the third
 
 
 def test_what_waits_for_an_earlier_output_is_given_back_when_the_job_ends(bench: Bench) -> None:

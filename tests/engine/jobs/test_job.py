@@ -78,11 +78,18 @@ def test_a_job_survives_the_store() -> None:
         notes={"remixed_from": "video_1"},
         usage={"text": 3},
         stages={"denoising": 1.5},
+        steps_ms=[0.7, 0.8],
         error={"code": "timeout", "message": "slow"},
     )
     kept = from_json(json.loads(json.dumps(to_json(job))))
     assert all(getattr(kept, name) == getattr(job, name) for name in jobs.KEPT)
     assert kept.request.loras == (LoraRef(path="a.safetensors"),)
+
+
+def test_a_job_of_an_earlier_version_lacks_what_that_did_not_know() -> None:
+    kept = to_json(made())
+    del kept["steps_ms"]
+    assert from_json(kept).steps_ms == []
 
 
 def test_what_only_the_process_knows_is_not_kept() -> None:

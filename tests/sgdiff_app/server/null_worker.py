@@ -100,6 +100,9 @@ class Null:
             entries = [{"nickname": ref["name"], "merged": True, "strength": ref["scale"]} for ref in self.loras]
             loaded = [{"nickname": name, "path": path} for name, path in self.cached.items()]
             result = {"loaded_adapters": loaded, "active": {"transformer": entries} if entries else {}}
+        elif name == "memory":
+            result = {"device": "cpu", "name": "cpu", "total_mb": 1000.0, "free_mb": 600.0, "allocated_mb": 250.0}
+            result |= {"reserved_mb": 250.0, "peak_allocated_mb": 300.0, "peak_reserved_mb": 300.0}
         self.sets += 1
         self.channel.send({**answer, "result": result, "setting": self.sets, "loras": self.loras})
 
