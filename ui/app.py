@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -19,9 +20,9 @@ TABS = (generate, edit, video, loras, gallery, compare, system)
 CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are looked through, and how old they may get
 
 
-def build(desk: Desk) -> gr.Blocks:
+def build(desk: Desk, tabs: Sequence[ModuleType] = TABS) -> gr.Blocks:
     """Return the page of a desk."""
-    return _with_loop(lambda: _built(desk))
+    return _with_loop(lambda: _built(desk, tabs))
 
 
 def _with_loop(work: Callable[[], T]) -> T:
@@ -37,46 +38,41 @@ def _with_loop(work: Callable[[], T]) -> T:
     return work()
 
 
-def _built(desk: Desk) -> gr.Blocks:
+def _built(desk: Desk, tabs: Sequence[ModuleType]) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_S) as demo:
         page = Page(desk)
         bar = gr.HTML(header(desk.snapshot("")), elem_id="header", padding=False)
         page.views.append(View([bar], header_state, lambda snapshot: [header(snapshot)]))
         with gr.Tabs(elem_id="tabs") as page.tabs:
-            for tab in TABS:
+            for tab in tabs:
                 tab.build(page)
         page.connect(demo)
     demo.queue(api_open=False, default_concurrency_limit=None)
     return demo
 
 
-def launch_options() -> dict[str, Any]:
-    """Return what belongs to `launch` and to `mount_gradio_app` alike: the looks, and what the browser runs."""
-    return {"theme": theme.theme(), "css": theme.css(), "head": theme.head(), "footer_links": [], "run_history": False}
+def launch_options(desk: Desk) -> dict[str, Any]:
+    """Return what belongs to `launch` and to `mount_gradio_app` alike: the looks, and what is served to whom."""
+    outputs = desk.queue.delivery.folder or desk.queue.delivery.scratch
+    looks = {"theme": theme.theme(), "css": theme.css(), "head": theme.head(), "favicon_path": str(theme.ICON)}
+    return {
+        **looks,
+        "footer_links": [],
+        "run_history": False,
+        "allowed_paths": [str(outputs.resolve())],
+        "max_file_size": desk.options.max_upload,
+        "root_path": desk.options.root_path or None,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "enable_monitoring": False,
+        "pwa": True,
+        "show_error": True,
+    }
 
 
 def mount(app: Any, desk: Desk) -> None:
     """Serve the page of a desk from an application, below "/"; routes that it has already come first."""
-    _with_loop(lambda: _mount(app, desk))
-
-
-def _mount(app: Any, desk: Desk) -> None:
-    outputs = desk.queue.delivery.folder or desk.queue.delivery.scratch
-    gr.mount_gradio_app(
-        app,
-        build(desk),
-        path="/",
-        allowed_paths=[str(outputs.resolve())],
-        max_file_size=desk.options.max_upload,
-        root_path=desk.options.root_path or None,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        pwa=True,
-        favicon_path=str(theme.ICON),
-        show_error=True,
-        **launch_options(),
-    )
+    _with_loop(lambda: gr.mount_gradio_app(app, build(desk), path="/", **launch_options(desk)))
 
 
 def header_state(snapshot: Snapshot) -> object:

@@ -43,6 +43,21 @@ def words(form: Form, placeholder: str, **settings: Any) -> None:
     form.widget("negative_prompt", lines=1, max_lines=6, info=None, placeholder="What to keep out")
 
 
+def earlier(page: Page, form: Form) -> None:
+    """Place the menu of the prompts that this browser has asked for; choosing one puts it into the form."""
+    menu = gr.Dropdown(
+        [], value=None, show_label=False, container=False, filterable=True, elem_classes="earlier", visible=False
+    )
+    page.menus.append(menu)
+
+    def pick(chosen: int | None, history: list[Any]) -> list[Any]:
+        if chosen is None or chosen >= len(history or []):
+            return [gr.skip(), gr.skip(), None]
+        return [*history[chosen], None]
+
+    menu.input(pick, [menu, page.history], [form["prompt"], form["negative_prompt"], menu], **QUIET)
+
+
 def run_row(label: str) -> RunRow:
     """Place the buttons that the keys press: Ctrl+Enter the one, Esc the other."""
     with gr.Row(elem_classes="run-row"):
@@ -61,13 +76,13 @@ def guidance_row(form: Form) -> None:
 def seed_row(form: Form) -> SeedRow:
     """Place seed and count."""
     with gr.Row(elem_classes="seed-row"):
-        seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=120, scale=3)
+        seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, min_width=140, scale=2)
         form.add("seed", seed, seeds, seed_text)
-        dice = gr.Button("🎲", elem_classes="icon", min_width=44, scale=0)
-        lock = gr.Button("🔒", elem_classes="icon", min_width=44, scale=0)
+        dice = gr.Button("Random", elem_classes="icon", min_width=72, scale=0)
+        lock = gr.Button("Keep", elem_classes="icon", min_width=64, scale=0)
         form.add(
             "num_outputs_per_prompt",
-            gr.Radio([*range(1, MOST + 1)], value=1, label="Count", elem_classes="chips", min_width=160, scale=3),
+            gr.Radio([*range(1, MOST + 1)], value=1, label="Count", elem_classes="chips", min_width=220, scale=3),
         )
     return SeedRow(dice, lock)
 

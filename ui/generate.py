@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 NAME = "generate"
 RATIOS = ("1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16")
-CUSTOM = "custom"
+# What also a small model knows: it fills the first minute.
+EXAMPLES = (
+    "A beautiful sunset over the mountains",
+    "a red house by a lake at night, on the left, with pine trees",
+    "a lighthouse by the sea in fog",
+    "a yellow hot-air balloon over a meadow at dawn",
+)
 
 
 def build(page: Page) -> gr.Tab:
@@ -28,6 +35,7 @@ def build(page: Page) -> gr.Tab:
     with page.tab(NAME, "Generate") as tab, gr.Row(elem_classes="workspace"):
         with gr.Column(scale=5, min_width=320, elem_classes="settings"):
             controls.words(form, "What to draw", autofocus=True)
+            controls.earlier(page, form)
             row = controls.run_row("Generate")
             ratio = chips(spec)
             controls.guidance_row(form)
@@ -37,6 +45,7 @@ def build(page: Page) -> gr.Tab:
                     form.widget("width", min_width=120, info=None)
                     form.widget("height", min_width=120, info=None)
                 form.rest(without=("strength", "num_frames", "fps", "x264_preset"))
+            examples(form)
         with gr.Column(scale=6, min_width=320):
             panel = Panel(page, NAME)
     controls.connect_run(page, NAME, row)
@@ -48,6 +57,15 @@ def build(page: Page) -> gr.Tab:
 def chips(spec: ModelSpec | None) -> gr.Radio:
     """Return the aspect ratios to choose from."""
     return gr.Radio([*RATIOS], value=ratio_of(spec, None, None), label="Shape", elem_classes="chips")
+
+
+def examples(form: Form) -> None:
+    """Place prompts to begin with; one click puts one into the form."""
+    gr.HTML('<div class="line muted">Try one of these</div>', padding=False)
+    with gr.Row(elem_classes="examples"):
+        for text in EXAMPLES:
+            button = gr.Button(text, size="sm", elem_classes="example", scale=0, min_width=80)
+            button.click(None, None, [form["prompt"]], js=f"() => {json.dumps(text)}")
 
 
 def _connect_size(page: Page, form: Form, ratio: gr.Radio) -> None:

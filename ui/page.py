@@ -66,6 +66,7 @@ class Page:
     views: list[View] = field(default_factory=list)
     receivers: dict[str, Receiver] = field(default_factory=dict)  # by tab
     refreshers: list[tuple[list[Any], Callable[[], Sequence[Any]]]] = field(default_factory=list)
+    menus: list[gr.Dropdown] = field(default_factory=list)  # of earlier prompts
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -147,6 +148,7 @@ class Page:
             concurrency_limit=None,
             **QUIET,
         )
+        gr.on([demo.load, self.history.change], self.earlier, [self.history], self.menus, **QUIET)
         forms = [(form.components, lambda form=form: form.defaults(self.desk.spec)) for form in self.forms.values()]
         refreshers = [*forms, *self.refreshers]
 
@@ -154,6 +156,12 @@ class Page:
             return [update for _, render in refreshers for update in render()]
 
         self.model.change(refresh, None, [entry for entries, _ in refreshers for entry in entries], **QUIET)
+
+    def earlier(self, history: list[Any] | None) -> Any:
+        """Return the updates of the menus of earlier prompts."""
+        choices = [(shortened(entry[0]), i) for i, entry in enumerate(history or []) if entry[0]]
+        update = gr.update(choices=choices, value=None, visible=bool(choices))
+        return [update] * len(self.menus) if len(self.menus) != 1 else update
 
     @told
     def watch(self, client: str, shown: dict[str, Any]) -> Iterator[list[Any]]:
@@ -178,3 +186,9 @@ class Page:
             changed = shown.get(str(i)) != state
             updates += view.render(snapshot) if changed else [gr.skip()] * len(view.outputs)
         return seen, updates
+
+
+def shortened(text: str, most: int = 90) -> str:
+    """Return a text as a line of a list."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -42,7 +42,7 @@ class Panel:
         self.page, self.tab = page, tab
         self.items, self.chosen = gr.State([]), gr.State(0)
         with gr.Column(elem_classes="panel"):
-            self.status = gr.HTML(idle(""), js_on_load=CANCEL_JS, elem_classes="status", padding=False)
+            self.status = gr.HTML(BLANK, js_on_load=CANCEL_JS, elem_classes="status", padding=False)
             self.results = gr.Gallery(
                 show_label=False, columns=4, object_fit="contain", preview=True, interactive=False, height=460,
                 buttons=["fullscreen"], elem_classes="results", visible=False,
@@ -79,7 +79,14 @@ class Panel:
         last = snapshot.of_tab(self.tab)[:1]
         live = [(job.id, job.status, job.stage, job.step, job.cancelled, snapshot.places.get(job.id)) for job in jobs]
         preview = [hash(job.preview) for job in jobs if job.preview]
-        return live, preview, [(job.id, job.status) for job in last], snapshot.health, snapshot.error
+        return (
+            live,
+            preview,
+            [(job.id, job.status) for job in last],
+            bool(self.outputs(snapshot)),
+            snapshot.health,
+            snapshot.error,
+        )
 
     def progress(self, snapshot: Snapshot) -> list[Any]:
         """Return the update of the status."""
@@ -88,7 +95,8 @@ class Panel:
         running = [job for job in live if job.status == "running"]
         waiting = sorted((job for job in live if job not in running), key=lambda job: snapshot.places.get(job.id, 0))
         if not live:
-            return [ended(jobs[0]) if jobs and jobs[0].status != "done" else idle(_health(snapshot))]
+            words = ended(jobs[0]) if jobs and jobs[0].status != "done" else idle(_health(snapshot))
+            return [words + ("" if self.outputs(snapshot) else BLANK)]
         parts = [drawing(job, snapshot) for job in running]
         parts += [queued(waiting, snapshot)] if waiting else []
         return ["".join(parts)]
@@ -213,7 +221,7 @@ def drawing(job: Job, snapshot: Snapshot) -> str:
     picture = ""
     if job.preview:
         data = base64.b64encode(job.preview).decode()
-        picture = f'<img class="preview" alt="Preview" src="data:image/jpeg;base64,{data}">'
+        picture = f'<img class="live" alt="Preview" src="data:image/jpeg;base64,{data}">'
     return (
         f'<div class="drawing">{picture or WAITING}'
         f'<div class="bar"><div style="width:{job.percent}%"></div></div>'
@@ -221,7 +229,8 @@ def drawing(job: Job, snapshot: Snapshot) -> str:
     )
 
 
-WAITING = '<div class="preview empty"></div>'
+BLANK = '<div class="blank muted">What you ask for appears here.</div>'
+WAITING = '<div class="live empty"></div>'
 
 
 def queued(jobs: Sequence[Job], snapshot: Snapshot) -> str:
@@ -256,7 +265,7 @@ def facts(job: Job, made: Artifact) -> str:
     parts += [Path(ref.path or ref.name or "LoRA").stem for ref in (job.resolved.loras or job.loras)]
     prompt = html.escape((job.request.prompt or "").strip())
     words = html.escape(" · ".join(parts))
-    return f'<div class="line muted">{words}</div><div class="prompt">{prompt}</div>'
+    return f'<div class="line muted">{words}</div><div class="said">{prompt}</div>'
 
 
 def seconds(value: float) -> str:
