@@ -16,6 +16,7 @@ import motion_words
 import numpy as np
 import torch
 from clips import clip
+from motion_layout import TEXT_TOKENS
 from PIL import Image
 from world import FPS, FRAMES, HEIGHT, LABELS, NIGHT_FALLS, NONE, SUN_SETS, WIDTH, Motion, labels, sample
 
@@ -36,7 +37,7 @@ SHEET = (
 Draw = Callable[[Sequence[str], int], np.ndarray]  # prompts and the first one's seed to (n, frames, h, w, 3) uint8
 
 
-def pipeline(folder: Path, device: str, steps: int, scale: float, tokens: int, batch: int) -> Draw:
+def pipeline(folder: Path, device: str, steps: int, scale: float, batch: int) -> Draw:
     """Draws with a saved WanPipeline, each clip from a seed of its own."""
     from diffusers import WanPipeline
 
@@ -56,7 +57,7 @@ def pipeline(folder: Path, device: str, steps: int, scale: float, tokens: int, b
                     num_frames=FRAMES,
                     num_inference_steps=steps,
                     guidance_scale=scale,
-                    max_sequence_length=tokens,
+                    max_sequence_length=TEXT_TOKENS,
                     generator=[torch.Generator("cpu").manual_seed(seed + i + k) for k in range(len(part))],
                     output_type="np",
                 ).frames
@@ -258,14 +259,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[24], help="several: one report for each pair")
     parser.add_argument("--scale", type=float, nargs="+", default=[5.0])
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=64, help="max_sequence_length: what training saw")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reader = motion_reader.load(args.reader, device)
     through = motion_reader.autoencoder(args.model / "vae", device)
     pairs = [(steps, scale) for steps in args.steps for scale in args.scale]
     for steps, scale in pairs:
-        draw = pipeline(args.model, device, steps, scale, args.tokens, args.batch)
+        draw = pipeline(args.model, device, steps, scale, args.batch)
         out = args.out if len(pairs) == 1 else args.out / f"steps{steps}-scale{scale:g}"
         evaluate(draw, reader, out, args.prompts, through, {"steps": steps, "scale": scale})
 
