@@ -24,7 +24,7 @@ STILL = ("time", "place", "thing", "colour")
 MOVING = ("direction", "sky")
 COLUMN = {name: i for i, name in enumerate(LABELS)}
 TIME_OF = [COLUMN["first"], COLUMN["time"], COLUMN["last"]]  # which label says the time of day of each such frame
-WIDTHS = (24, 32, 48, 64, 64)
+WIDTHS = (24, 32, 48, 48, 48)
 
 Through = Callable[[Tensor], Tensor]
 Arrays = Mapping[str, np.ndarray]
@@ -42,7 +42,7 @@ class _Eye(nn.Module):
         ]
         for a, b in itertools.pairwise(WIDTHS):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), Block(b), Block(b)]
-        self.trunk = nn.Sequential(*layers)  # (n, 64, 4, 6)
+        self.trunk = nn.Sequential(*layers)  # (n, 48, 4, 6)
         self.squeeze = nn.Conv2d(WIDTHS[-1], 24, 1)
         self.neck = nn.Linear(24 * 24 + 2 * WIDTHS[-1], 64)
         self.heads = nn.ModuleDict({k: nn.Linear(64, len(LABELS[k])) for k in heads})
