@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from layout import parameters, t5_tokenizer
+from layout import t5_tokenizer
 from motion_words import caption
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 from world import sample

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -53,11 +54,18 @@ class Ranks:
         flat = torch.cat([g.flatten() for g in grads])
         dist.all_reduce(flat)
         flat /= self.world
-        torch._foreach_copy_(grads, [f.view_as(g) for f, g in zip(flat.split([g.numel() for g in grads]), grads)])
+        parts = flat.split([g.numel() for g in grads])
+        torch._foreach_copy_(grads, [part.view_as(g) for part, g in zip(parts, grads, strict=True)])
 
     def meet(self) -> None:
         """Wait for the others."""
         self.agree(0.0)
+
+
+def half(device: str) -> torch.autocast:
+    """bf16 where the device is made for it."""
+    kind = device.split(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu")
 
 
 def start() -> Ranks:
@@ -67,11 +75,32 @@ def start() -> Ranks:
     if device != "cpu":
         torch.cuda.set_device(local)
     if world > 1:
-        dist.init_process_group("gloo" if device == "cpu" else "nccl", timeout=timedelta(seconds=240))
+        dist.init_process_group("gloo" if device == "cpu" else "nccl", timeout=timedelta(seconds=600))
     return Ranks(rank, world, device)
 
 
 def leave(ranks: Ranks) -> None:
+    """Part from the others, who may have some work of their own left."""
     if ranks.world > 1:
-        ranks.meet()
         dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The time of one call in a run of `total` seconds; with `steps`, it ends after so many at the latest."""
+
+    began: float
+    seconds: float
+    total: float
+    steps: int = 0
+
+    def clock(self, ranks: Ranks, before: float) -> Iterator[float]:
+        """The seconds of the whole run, `before` this call included, the same on all ranks, until time is over."""
+        step = 0
+        while not self.steps or step < self.steps:
+            if step % 10 == 0:
+                spent = ranks.agree(time.time() - self.began)
+                if spent > self.seconds or before + spent > self.total:
+                    return
+            yield before + spent
+            step += 1
