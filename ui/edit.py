@@ -137,7 +137,7 @@ def build(page: Page) -> gr.Tab:
     def on_model() -> list[Any]:
         now = page.desk.spec
         able = can_edit(now)
-        return [gr.update(value=empty(now), visible=not able), gr.update(visible=able), *visible(now, WHOLE)]
+        return [gr.update(value=empty(now), visible=not able), gr.update(visible=able), *arranged(now, WHOLE, False)]
 
     page.on_model([lacking, space, *inputs.shown], on_model)
     page.takes_input(NAME, [inputs.one, inputs.several], lambda path: [path, [path]])
@@ -165,21 +165,27 @@ def _inputs(spec: ModelSpec | None) -> Inputs:
         brush=gr.Brush(default_size="auto", colors=[masks.PAINT], default_color=masks.PAINT, color_mode="fixed"),
         buttons=["fullscreen"], format="png", visible=False, elem_classes="painter",
     )  # fmt: skip
-    replace = gr.UploadButton("Other picture", file_types=KINDS, size="sm", visible=False, type="filepath")
+    replace = gr.UploadButton(
+        "Other picture", file_types=KINDS, size="sm", visible=False, type="filepath", elem_classes="other"
+    )  # fmt: skip
     return Inputs(one, gallery, row, earlier, later, mode, editor, replace)
 
 
-def visible(spec: ModelSpec | None, mode: str) -> list[Any]:
-    """Return updates for `Inputs.shown`."""
+def arranged(spec: ModelSpec | None, mode: str, filled: bool, **values: Any) -> list[Any]:
+    """Return updates for `Inputs.shown`; `filled` says whether there is a picture to paint on.
+
+    `values` are new ones of the components `one` and `editor`.
+    """
     several, choice = takes_several(spec), modes(spec)
-    part = mode == PART and PART in choice
-    chosen = gr.update(choices=choice, value=PART if part else WHOLE, visible=len(choice) > 1)
+    mode = mode if mode in choice else WHOLE
+    part = mode == PART and filled and not several
+    one, editor = ({"value": values[name]} if name in values else {} for name in ("one", "editor"))
     return [
-        gr.update(visible=not several and not part),
+        gr.update(visible=not several and not part, **one),
         gr.update(visible=several),
         gr.update(visible=several),
-        chosen,
-        gr.update(visible=part),
+        gr.update(choices=choice, value=mode, visible=len(choice) > 1),
+        gr.update(visible=part, **editor),
         gr.update(visible=part),
     ]
 
@@ -208,17 +214,20 @@ def _prepare(page: Page, inputs: Inputs) -> controls.Prepare:
 def _connect_inputs(page: Page, inputs: Inputs) -> None:
     """Keep picture, mode and editor together; a file that is no picture is said so and dropped at once."""
 
+    def picture(given: Mapping[str, Any] | None) -> Any:
+        return masks.checked(given["path"]) if given else None
+
     def take(given: Mapping[str, Any] | None, mode: str) -> list[Any]:
-        path = given["path"] if given else None
         try:
-            picture = masks.checked(path) if path else None
+            found = picture(given)
         except InputError as error:
             _say(error)
-            return [None, None]
-        return [gr.skip(), masks.canvas(picture) if picture is not None and mode == PART else None]
+            return arranged(page.desk.spec, mode, False, one=None, editor=None)
+        canvas = masks.canvas(found) if found is not None and mode == PART else None
+        return arranged(page.desk.spec, mode, found is not None, editor=canvas)
 
-    def switch(given: Mapping[str, Any] | None, mode: str) -> list[Any]:
-        return [*visible(page.desk.spec, mode), take(given, mode)[1]]
+    def wipe(given: Mapping[str, Any] | None) -> Any:
+        return masks.canvas(picture(given)) if given else None
 
     def check(given: Sequence[Mapping[str, Any]] | None) -> Any:
         paths = [entry["image"]["path"] for entry in given or () if "image" in entry]
@@ -229,8 +238,8 @@ def _connect_inputs(page: Page, inputs: Inputs) -> None:
         return kept[:most] if len(kept[:most]) < len(given or ()) else gr.skip()
 
     raw: dict[str, Any] = {"preprocess": False, **QUIET}  # what is no picture cannot be preprocessed either
-    inputs.one.change(take, [inputs.one, inputs.mode], [inputs.one, inputs.editor], **raw)
-    inputs.mode.input(switch, [inputs.one, inputs.mode], [*inputs.shown, inputs.editor], **raw)
+    gr.on([inputs.one.change, inputs.mode.input], take, [inputs.one, inputs.mode], inputs.shown, **raw)
+    inputs.editor.clear(wipe, [inputs.one], [inputs.editor], **raw)  # the picture is cleared with what was painted
     inputs.several.upload(check, [inputs.several], [inputs.several], **raw)
     inputs.replace.upload(lambda path: path, [inputs.replace], [inputs.one], **QUIET)
 
