@@ -15,11 +15,11 @@ THUMBNAIL_SIDE, CELL_SIDE = 512, 256
 SHEET_FRAMES = 25
 
 
-def thumbnail(path: Path, width: int, height: int, frames: int) -> bytes:
-    """Return the first frame of an MP4 file as WebP, its longer side at most 512 pixels. Raises OutputError."""
+def thumbnail(path: Path, width: int, height: int, frames: int, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Return the first frame of an MP4 file as WebP, its longer side at most `side` pixels. Raises OutputError."""
     from PIL import Image
 
-    (first,) = video.read_frames(path, [0], _bounded(width, height, THUMBNAIL_SIDE))
+    (first,) = video.read_frames(path, [0], _bounded(width, height, side))
     stream = io.BytesIO()
     Image.fromarray(first).save(stream, "WEBP", quality=80)
     return stream.getvalue()

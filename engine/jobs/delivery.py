@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,7 @@ class Delivery:
         self.folder, self.scratch, self.cloud = folder, scratch, cloud
         self.probed = False
         self.brief: dict[str, float] = {}  # outputs that nothing but a repeated request can fetch, and since when
+        self.forgetting: list[Callable[[str], None]] = []  # what else knows outputs, told the ids of removed jobs
 
     @property
     def keeps(self) -> bool:
@@ -104,6 +105,7 @@ class Delivery:
         _unlink(str(folder / name) for folder in (self.folder, self.scratch) if folder is not None for name in names)
         _unlink(job.files)
         _unlink(job.inputs)
+        self._forget(job.id)
         return gone
 
     def remove_named(self, job_id: str) -> None:
@@ -111,6 +113,11 @@ class Delivery:
         for folder in (self.folder, self.scratch):
             if folder is not None and folder.is_dir():
                 _unlink(str(path) for path in folder.iterdir() if path.name.startswith((f"{job_id}.", f"{job_id}_")))
+        self._forget(job_id)
+
+    def _forget(self, job_id: str) -> None:
+        for forget in self.forgetting:
+            forget(job_id)
 
     def discard(self, artifacts: Iterable[Artifact]) -> bool:
         """Delete outputs, here and in the cloud; return False when cloud storage has some still."""
