@@ -123,7 +123,7 @@ def build(page: Page) -> gr.Tab:
             with gr.Column(scale=6, min_width=320):
                 panel = Panel(page, NAME)
                 slider = gr.ImageSlider(
-                    label="Before and after", interactive=False, visible=False, buttons=["fullscreen"],
+                    show_label=False, interactive=False, visible=False, buttons=["fullscreen"],
                     max_height=460, elem_classes="compare",
                 )  # fmt: skip
     controls.connect_run(
