@@ -115,6 +115,11 @@ def prepare_page(folder: Path) -> None:
     os.environ.update(GRADIO_TEMP_DIR=str(folder.resolve()), GRADIO_ANALYTICS_ENABLED="False")
 
 
+def space_host(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the host name of the Hugging Face Space that this process is; None elsewhere."""
+    return (os.environ if environ is None else environ).get("SPACE_HOST") or None
+
+
 def has_display(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> bool:
     """Say whether this process can show a window."""
     environ = os.environ if environ is None else environ

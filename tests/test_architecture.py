@@ -37,6 +37,7 @@ ARROWS = {
     ("loader", "weights"),  # weights reads what files hold
     ("dummy", "weights"),  # both fill modules that take no memory yet
     ("jobs", "engine"),
+    ("jobs", "worker"),  # a queue without a worker hears of its engine in the same words
     ("worker", "engine"),  # the worker is an engine behind a channel
     ("hub", "remote"),  # remote is the network half of hub
     ("media", "urls"),
@@ -72,6 +73,7 @@ BROAD_EXCEPT = (
     "engine/worker.py",  # one control call fails, the worker goes on
     "engine/jobs/encoding.py",  # one output cannot be stored, the others are
     "engine/jobs/supervisor.py",  # one worker is lost, the next is started
+    "engine/jobs/inline.py",  # one drawing fails, the next begins
     "engine/jobs/listeners.py",  # one door fails, the others hear
     "sgdiff_app/server/gate.py",  # one request fails, the next is answered
 )

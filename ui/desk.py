@@ -101,9 +101,9 @@ class Desk:
 
     # Asking for something
 
-    def new_client(self) -> str:
-        """Return an id for a browser."""
-        return new_id("client")
+    def new_client(self, session: str | None) -> str:
+        """Return an id for a browser that has none yet: the same for all that one window asks before it knows."""
+        return f"client_{session}" if session else new_id("client")
 
     def request(self, values: Mapping[str, Any]) -> Request:
         """Return a request of plain values; None and "" mean the model's default. Raises UsageError."""
@@ -282,8 +282,9 @@ class Desk:
                         with suppress(NotFound):
                             self.queue.listen(job.id, follower.hear, preview=True)
                             heard.add(job.id)
+                over = all(job.finished for job in snapshot.jobs)  # now: what ends while the page is drawn is not shown
                 yield snapshot
-                if all(job.finished for job in snapshot.jobs):
+                if over:
                     return
                 follower.bell.wait(BEAT_S)
                 _pause(UPDATE_S - (monotonic() - began))

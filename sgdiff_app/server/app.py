@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterable
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
@@ -37,21 +38,22 @@ def create(service: Service) -> Gate:
     return Gate(pages.beside(app, service, [route for router in routers() for route in router.routes]), service)
 
 
-def routers() -> list[APIRouter]:
-    """Return the routes of every room of the API."""
-    return [importlib.import_module(f"sgdiff_app.server.{name}").router for name in ROUTERS]
+def routers(rooms: Iterable[str] = ROUTERS) -> list[APIRouter]:
+    """Return the routes of rooms of the API."""
+    return [importlib.import_module(f"sgdiff_app.server.{name}").router for name in rooms]
 
 
-def routes(service: Service) -> FastAPI:
+def routes(service: Service, rooms: Iterable[str] = ROUTERS) -> FastAPI:
     """Return the application behind the gate."""
     app = FastAPI(title="sgdiff-app", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     service.queue.observers.append(lambda job: inputs.tidy(service, job))
-    for router in routers():
+    offered = routers(rooms)
+    for router in offered:
         app.include_router(router)
     root = service.options.root_path.strip("/")
     prefix = root and f"/{root}"
-    described = functools.cache(lambda: openapi.document(routers(), prefix))
+    described = functools.cache(lambda: openapi.document(offered, prefix))
     app.openapi = described  # type: ignore[method-assign]
 
     async def list_routes(http: Request) -> HTMLResponse:

@@ -31,15 +31,21 @@ class Doors:
 
     def __init__(self, api: FastAPI, pages: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self.api, self.pages = api, pages
-        self.firsts = {API, *(_first(getattr(route, "path", "")) for route in (*api.routes, *routes))} - {""}
+        self.firsts = firsts((*api.routes, *routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; the page alone has something to do when the server starts and ends."""
-        own = scope["type"] == "http" and _first(_path(scope)) in self.firsts
+        own = scope["type"] == "http" and first(_path(scope)) in self.firsts
         await (self.api if own else self.pages)(scope, receive, send)
 
 
-def _first(path: str) -> str:
+def firsts(routes: Iterable[BaseRoute]) -> frozenset[str]:
+    """Return the first parts of the paths of the API."""
+    return frozenset({API, *(first(getattr(route, "path", "")) for route in routes)} - {""})
+
+
+def first(path: str) -> str:
+    """Return the first part of a path."""
     return path.lstrip("/").partition("/")[0]
 
 
