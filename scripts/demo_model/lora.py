@@ -191,26 +191,27 @@ def _chosen(args: argparse.Namespace) -> list[Style]:
 
 def learn(args: argparse.Namespace) -> None:
     """Trains those of the chosen styles that --state has no weights of."""
+    styles = [s for s in _chosen(args) if not (args.state / f"{s.name}.pt").exists()]
+    if not styles:
+        return
     begin, frozen = time.time(), _ready(args)
     own = distill.collect(frozen, args.model, args.draw_seconds, args.draw_steps, args.draw_batch, args.most)
     texts = frozen.texts(distill.paraphrases(own.scenes, CAPTIONS))
     print(f"{len(own.scenes)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
-    for style in _chosen(args):
-        state = args.state / f"{style.name}.pt"
-        if state.exists():
-            continue
+    for style in styles:
         halves = styled_latents(frozen, own.pictures[:2000], style, 0.5)
         z = (styled_latents(frozen, own.pictures, style), halves)
         print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
         lora = train(frozen, z, own.noise, texts, style, args.seconds, args.batch)
         facts = {"seconds": args.seconds, "pictures": len(own.scenes)}
-        torch.save({"weights": lora.state_dict(), "facts": facts}, state)
+        torch.save({"weights": lora.state_dict(), "facts": facts}, args.state / f"{style.name}.pt")
     print(f"adapters after {time.time() - begin:.0f}s", flush=True)
 
 
 def readers(args: argparse.Namespace) -> None:
-    """Trains the readers into --state."""
-    _readers(_ready(args), args)
+    """Trains the readers into --state, if it has none."""
+    if not (args.state / style_report.READERS).exists():
+        _readers(_ready(args), args)
 
 
 def _readers(frozen: Frozen, args: argparse.Namespace) -> style_report.Readers:

@@ -99,7 +99,7 @@ def paired(base: Sequence[bool], other: Sequence[bool]) -> tuple[float, float]:
     """The mean difference from the base, thing by thing, and its standard error."""
     d = [int(b) - int(a) for a, b in zip(base, other, strict=True)]
     mean = sum(d) / len(d)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in d) / (len(d) - 1) / len(d))
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in d) / max(len(d) - 1, 1) / len(d))
 
 
 def _row(images: list[Image.Image], scenes: Any, readers: Readers) -> tuple[dict[str, Any], list[bool]]:

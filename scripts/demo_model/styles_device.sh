@@ -17,7 +17,10 @@ each=$(((3 + count - 1) / count))                            # styles one after 
 seconds=${SECONDS_EACH:-$(((BUDGET - 200) / each))}          # the rest: start, pictures, readers, strengths, report
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8} TOKENIZERS_PARALLELISM=false
 mkdir -p "$out" "$STATE"
-step() { CUDA_VISIBLE_DEVICES=$1 timeout "$BUDGET" "$PYTHON" scripts/demo_model/lora.py "${@:2}" --work "$WORK" --state "$STATE" --out "$out"; }
+step() {  # GPU, step, flags: always in the background, where the trap finds it
+    exec env CUDA_VISIBLE_DEVICES="$1" timeout "$BUDGET" "$PYTHON" scripts/demo_model/lora.py "${@:2}" \
+        --work "$WORK" --state "$STATE" --out "$out"
+}
 mine() { local i; for ((i = $1; i < 3; i += count)); do echo "${styles[i]}"; done; }  # the styles of a GPU
 all() {  # waits for each of the processes, and fails with the first that failed
     local pid; for pid in "$@"; do wait "$pid" || { cat "$STATE"/*.log | tail -40; exit 1; }; done
