@@ -28,6 +28,7 @@ PEAK = 1.2e-3
 KL_WEIGHT = 1e-4
 COARSE_WEIGHT = 0.25
 MOTION_WEIGHT = 0.5
+QUIET = -4.0  # log variance of the latents at the start
 LONG_FROM = 0.65  # from this share of the time on, windows are as long as clips
 SAVE_EVERY = 60  # seconds
 
@@ -118,6 +119,8 @@ def train(
     torch.manual_seed(1)
     torch.backends.cudnn.benchmark = True
     vae = build_vae().to(ranks.device).train()
+    with torch.no_grad():  # with the noise of a fresh encoder nothing would come through for a while
+        vae.quant_conv.bias[CHANNELS:] = QUIET
     ranks.align(vae.parameters())
     ema = copy.deepcopy(vae).requires_grad_(False)
     weights, averaged = list(vae.parameters()), list(ema.parameters())
