@@ -102,13 +102,13 @@ def connect_run(
     form = page.forms[tab]
 
     @told
-    def submit(client: str, loras: Any, history: list[Any], *given: Any) -> list[Any]:
+    def submit(asked: gr.Request, client: str, loras: Any, history: list[Any], *given: Any) -> list[Any]:
         own, entered = given[: len(inputs)], given[len(inputs) :]
         values = form.values(entered)
         more = prepare(*own)
         if more is None:
             return [gr.skip(), gr.skip()]
-        job = page.submit(tab, {**values, **more}, client, loras)
+        job = page.submit(tab, {**values, **more}, client or page.desk.new_client(asked.session_hash), loras)
         pair = [values.get("prompt") or "", values.get("negative_prompt") or ""]
         return [job.id, [pair, *(entry for entry in history or [] if entry != pair)][:HISTORY]]
 

@@ -18,6 +18,7 @@ from engine.errors import ModelError, NotFound
 from engine.jobs import Job, JobQueue, Kind
 from engine.jobs.job import PREFIXES, new_id
 from engine.jobs.queue import Change
+from engine.jobs.thumbnails import Thumbnails
 from engine.profiler import monotonic
 from engine.types import Artifact, Request
 
@@ -87,6 +88,7 @@ class Desk:
         self.lock = threading.Lock()
         self.ids: dict[str, list[str]] = {}  # of jobs by client, the newest first
         self.followers: dict[str, list[Follower]] = {}
+        self.thumbnails = Thumbnails(queue.delivery, (options.data / "thumbnails").resolve())
 
     # The model
 
@@ -164,6 +166,14 @@ class Desk:
         """Return jobs of all clients and doors, see `JobStore.page`, and whether there are more."""
         return self.queue.page(**wanted)
 
+    def count(self, **wanted: Any) -> int:
+        """Return how many jobs there are of those that are wanted, see `JobStore.count`."""
+        return self.queue.store.count(**wanted)
+
+    def models(self) -> list[str]:
+        """Return the names of the models that jobs are of."""
+        return self.queue.store.models()
+
     def unfinished(self) -> list[Job]:
         """Return what runs and what waits, of all clients, in the order of its turn."""
         with self.queue.lock:
@@ -193,6 +203,19 @@ class Desk:
     def artifacts(self, job: Job) -> list[Artifact]:
         """Return the outputs of a job that can be shown."""
         return [] if job.expired or job.removed else [entry for entry in job.artifacts if entry.location]
+
+    def settings(self, job: Job, index: int = 0) -> Request:
+        """Return the request that makes one output of a job again, with its own seed and the adapters of then."""
+        request = job.resolved
+        if index < len(job.artifacts):
+            request = request.replace(seed=job.artifacts[index].seed, num_outputs_per_prompt=1)
+        same = request.loras is not None or job.loras == self.queue.loras
+        return request if same else request.replace(loras=job.loras)
+
+    def inputs(self, job: Job) -> list[Path]:
+        """Return the pictures that a job was given, as far as the server has kept them."""
+        given = _several(job.request.image_path or ())
+        return [Path(entry) for entry in given if entry in job.inputs and Path(entry).is_file()]
 
     def _ids(self, client: str) -> list[str]:
         """Return the ids of a client's jobs; those of an earlier process are looked up once."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
 
 from engine import schema
 from engine.types import Request
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 TICK_S = 2.0  # so often a page looks for jobs of other windows; while one is drawn it is told at once
 STORAGE = {"secret": "sgdiff-app"}  # of what the browser keeps; a fixed one, or it would forget with every restart
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # for every event of the page
+# For every event of the page. Nothing shows progress: a component that does is asked for its value, with those of all
+# components inside it, whenever any event makes a step, and the editor of masks answers by uploading three pictures.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 TAB_OF_KIND = {"image": "generate", "edit": "edit", "video": "video"}
 
 
@@ -43,11 +46,12 @@ class View:
 
 @dataclass(slots=True)
 class Receiver:
-    """A tab that can take an output of another as its input: an update for each of `outputs`, of a path."""
+    """A tab that can take an output of another as its input: an update for each of `outputs`, of one path or more."""
 
     tab: str
     outputs: list[Any]
-    render: Callable[[str], Sequence[Any]]
+    render: Callable[..., Sequence[Any]]
+    several: bool = False
 
 
 @dataclass(slots=True)
@@ -124,9 +128,37 @@ class Page:
         tab = job.notes.get("tab")
         return str(tab) if tab in self.forms else TAB_OF_KIND[job.kind]
 
-    def takes_input(self, tab: str, outputs: list[Any], render: Callable[[str], Sequence[Any]]) -> None:
-        """Let "use as input" of the result panels lead to a tab: `render(path)` returns updates of `outputs`."""
-        self.receivers[tab] = Receiver(tab, outputs, render)
+    @property
+    def reload_outputs(self) -> list[Any]:
+        """What `reloaded` gives updates for. Use it in `later`, when every form and every input is there."""
+        inputs = [entry for receiver in self.receivers.values() for entry in receiver.outputs]
+        return [*self.restore_outputs, *inputs]
+
+    def reloaded(self, job: Job, index: int = 0) -> list[Any]:
+        """Return the updates that load the settings of an output into the tab that made it, with its pictures."""
+        tab = self.tab_of(job)
+        updates = self.restored(self.desk.settings(job, index), tab)
+        for receiver in self.receivers.values():
+            found = self.desk.inputs(job) if receiver.tab == tab else []
+            # Copies: the folder of the inputs is not served.
+            paths = [save_file_to_cache(path, receiver.outputs[0].GRADIO_CACHE) for path in found]
+            shown = receiver.render(*(paths if receiver.several else paths[:1])) if paths else None
+            updates += shown or [gr.skip()] * len(receiver.outputs)
+        return updates
+
+    def takes_input(
+        self, tab: str, outputs: list[Any], render: Callable[..., Sequence[Any]], several: bool = False
+    ) -> None:
+        """Let "use as input" of results lead to a tab: `render(path)` returns updates of `outputs`.
+
+        With `several`, it may be given more than one path.
+        """
+        self.receivers[tab] = Receiver(tab, outputs, render, several)
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """Where "use as input" leads to: the tab that edits pictures, else the first that takes one."""
+        return self.receivers.get("edit") or next(iter(self.receivers.values()), None)
 
     def use_as_input(self, tab: str, path: str) -> list[Any]:
         """Return updates for `[page.tabs, *page.receivers[tab].outputs]`."""
@@ -164,9 +196,9 @@ class Page:
         return [update] * len(self.menus) if len(self.menus) != 1 else update
 
     @told
-    def watch(self, client: str, shown: dict[str, Any]) -> Iterator[list[Any]]:
+    def watch(self, client: str, shown: dict[str, Any], asked: gr.Request) -> Iterator[list[Any]]:
         """Yield updates of everything that follows jobs, until nothing of this browser is under way."""
-        fresh = client or self.desk.new_client()
+        fresh = client or self.desk.new_client(asked.session_hash)
         yielded = False
         for snapshot in self.desk.follow(fresh):
             seen, updates = self.drawn(snapshot, shown)

@@ -27,7 +27,7 @@ element.addEventListener('click', (event) => {
   if (button) { button.disabled = true; trigger('click', {job: button.dataset.cancel}); }
 });
 """
-ASK_JS = "(items, chosen) => [items, window.confirm('Delete this result and its files?') ? chosen : -1]"
+ASK_JS = "(items, chosen, sure) => [items, chosen, window.confirm('Delete this result and its files?')]"
 COPY_JS = "(text) => { window.sgdiffCopy(text); return []; }"
 
 
@@ -41,7 +41,8 @@ class Panel:
     def __init__(self, page: Page, tab: str) -> None:
         self.page, self.tab = page, tab
         self.items, self.chosen = gr.State([]), gr.State(0)
-        with gr.Column(elem_classes="panel"):
+        self.sure = gr.Checkbox(False, visible=False)  # what a script returns for a State does not count
+        with gr.Column(elem_classes="outcome"):  # Gradio keeps the word panel to itself
             self.status = gr.HTML(BLANK, js_on_load=CANCEL_JS, elem_classes="status", padding=False)
             self.results = gr.Gallery(
                 show_label=False, columns=4, object_fit="contain", preview=True, interactive=False, height=460,
@@ -164,8 +165,8 @@ class Panel:
             return gr.update(value="Unstar" if desk.star(job.id, not job.starred).starred else "Star")
 
         @told
-        def delete(items: list[Any], chosen: int) -> Any:
-            if chosen < 0:  # not confirmed
+        def delete(items: list[Any], chosen: int, sure: bool) -> Any:
+            if not sure:
                 return gr.skip()
             job, _ = self.job_at(items, chosen)
             desk.delete(job.id)
@@ -175,12 +176,12 @@ class Panel:
         self.status.click(cancel, **QUIET)
         self.vary.click(vary, [*at, page.client], [page.pulse], **QUIET)
         self.star.click(star, at, [self.star], **QUIET)
-        self.delete.click(delete, at, [page.pulse], js=ASK_JS, **QUIET)
+        self.delete.click(delete, [*at, self.sure], [page.pulse], js=ASK_JS, **QUIET)
         self.copy.click(None, [self.recipe], None, js=COPY_JS)
 
     def _connect_tabs(self) -> None:
         """Connect "use as input" to the tab that takes it: for pictures of this one, else the first there is."""
-        receiver = self.page.receivers.get("edit") or next(iter(self.page.receivers.values()), None)
+        receiver = self.page.receiver
         self.use.visible = receiver is not None
         if receiver is None:
             return

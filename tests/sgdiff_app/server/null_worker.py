@@ -1,6 +1,7 @@
 """A worker that draws flat colours without a model, for tests of the routes: `python null_worker.py FD`.
 
-Prompts steer it: "slow" takes 20 steps of 50 ms, "FAULT" fails, "OOM" has too little memory, "DIE" ends the process.
+Prompts steer it: "slow" takes 20 steps of 50 ms, "very slow" of 250 ms, "FAULT" fails, "OOM" has too little memory,
+"DIE" ends the process.
 The colour depends on the seed and on the adapters that are set.
 """
 
@@ -16,13 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import env
+from engine import env, media
 from engine.config import EngineConfig
 from engine.errors import ModelError
 from engine.runtime.channel import Channel
 from engine.schema import plain, read
-
-JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 
 
 class Null:
@@ -53,7 +52,8 @@ class Null:
             request = told["request"]
             slow = "slow" in request["prompt"]
             steps = min(request["num_inference_steps"], 20) if slow else 1
-            self.jobs.append({**told, "step": 0, "steps": steps, "index": 0, "pause": 0.05 if slow else 0.0})
+            self.jobs.append({**told, "step": 0, "steps": steps, "index": 0, "pause": 0.0})
+            self.jobs[-1]["pause"] = 0.25 if "very slow" in request["prompt"] else 0.05 if slow else 0.0
         elif told["op"] == "cancel" and found:
             self.jobs.remove(found[0])
             self.fail(found[0], "cancelled", "cancelled")
@@ -117,7 +117,7 @@ class Null:
         job["step"] += 1
         told = {"stage": "denoising", "step": job["step"], "steps": job["steps"], "elapsed_s": 0.1, "eta_s": 0.1}
         told |= {"event": "progress", "job": job["job"], "index": job["index"], "preview": None}
-        self.channel.send(told, JPEG if job["preview"] else b"")
+        self.channel.send(told, preview(job["step"]) if job["preview"] else b"")
         if job["step"] < job["steps"]:
             self.jobs.append(job)
             return
@@ -147,6 +147,11 @@ class Null:
         told = {"event": "output", "job": job["job"], "index": job["index"], "last": last, "path": str(path)}
         recipe = {"sgdiff": 1, "request": alone, "engine": {"model": "null", "loras": loras}, "inputs": {}}
         self.channel.send({**told, "shape": shape, "recipe": recipe, "timings": timings})
+
+
+def preview(step: int) -> bytes:
+    """Return a picture that is another one at every step."""
+    return media.jpeg_preview(np.full((16, 16, 3), 10 * step % 256, np.uint8))
 
 
 def main(end: int) -> None:
