@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import log
 from engine.config import EngineConfig
@@ -205,12 +205,17 @@ async def _serve(gate: Gate, service: Service, listening: socket.socket, front: 
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     url = url_of(options.host, listening) + gate.root
     logger.info("%s: listening on %s", service.name, url)
-    ends = [asyncio.create_task(end) for end in (stopping.wait(), _load_failure(service), front.show(f"{url}/"))]
-    page = contextlib.nullcontext() if is_headless(options) else desktop.told(service.data, f"{url}/", service.instance)
-    with page:
+    shown, stopped = asyncio.create_task(front.show(f"{url}/")), asyncio.create_task(stopping.wait())
+    ends: list[asyncio.Task[Any]] = [shown, stopped]
+    if is_headless(options):  # else the page says why, and another model can be chosen there
+        ends.append(asyncio.create_task(_load_failure(service)))
+    with contextlib.ExitStack() as page:
+        if not is_headless(options):
+            page.enter_context(desktop.told(service.data, f"{url}/", service.instance))
         done, _ = await asyncio.wait((serving, *ends), return_when=asyncio.FIRST_COMPLETED)
-    if stopping.is_set():
-        logger.info("stopping: what runs has %d s to finish", options.http_graceful_shutdown_timeout)
+    if done & {shown, stopped}:
+        why = "" if stopping.is_set() else " the window is closed;"
+        logger.info("stopping:%s what runs has %d s to finish", why, options.http_graceful_shutdown_timeout)
     with ThreadPoolExecutor(1) as own:  # the threads of requests may all be taken
         await asyncio.get_running_loop().run_in_executor(
             own, service.queue.drain, float(options.http_graceful_shutdown_timeout)
@@ -222,7 +227,7 @@ async def _serve(gate: Gate, service: Service, listening: socket.socket, front: 
     for task in ends:
         task.cancel()
     for failure in (task.exception() or task.result() for task in done):
-        if isinstance(failure, BaseException):
+        if isinstance(failure, SgdiffError):
             raise failure
 
 

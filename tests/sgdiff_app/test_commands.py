@@ -45,8 +45,6 @@ def test_what_is_not_built_is_refused_before_loading(refused: Callable[..., str]
 
 def test_serve(refused: Callable[..., str], cli: Callable[..., Any], flux_folder: Path) -> None:
     assert refused("serve", "--prompt", "x") == "--prompt: a flag of 'generate', not of 'serve'"
-    message = "serve: the web UI is not available yet; --headless serves the API alone"
-    assert refused("serve", "--port", "30010") == message
     assert refused("serve", "--headless", "--enable-trace") == "--enable-trace: not available yet"
     assert refused("serve", "--headless", "--ulysses-degree", "2") == "--ulysses-degree: not available yet"
     answer = cli("serve", "--model-path", flux_folder, "--port", "30010", "--dry-run")

@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
+import urllib.request
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,8 @@ from sgdiff_app import config, desktop, serve
 from sgdiff_app.desktop import Front
 from sgdiff_app.options import ServerOptions
 from tests.sgdiff_app.server.conftest import Starter, start  # noqa: F401 - a fixture
+from tests.sgdiff_app.server.serving import WORKER
+from tests.sgdiff_app.test_serve import program_with
 
 # Stands for pywebview: notes what it is told, and shows nothing until a file says how the window ends.
 WEBVIEW = """
@@ -68,7 +72,7 @@ class Screen:
             self.patch.setattr(stream, "isatty", lambda: there)
 
     def told(self) -> dict[str, Any]:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not (self.folder / "told.json").exists():
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -282,3 +286,35 @@ def test_where_the_server_listens_cannot_be_written(tmp_path: Path, caplog: pyte
 def test_the_data_folder_is_one_for_both_commands() -> None:
     assert serve.data_of(ServerOptions(data_dir="~/x")) == Path.home() / "x"
     assert serve.data_of(ServerOptions()).name == "sgdiff"
+
+
+# From the command to its end
+
+
+def test_closing_the_window_ends_the_server(screen: Screen, tmp_path: Path) -> None:
+    lines = program_with(*WORKER)[1]
+    command = (sys.executable, "-c", lines, "desktop", "--port", "0", "--data-dir", str(tmp_path / "data"))
+    with subprocess.Popen([*command, "--log-format", "text"], stderr=subprocess.PIPE, text=True) as program:
+        try:
+            url = screen.told()["url"]
+            assert desktop.running(tmp_path / "data") == url
+            with urllib.request.urlopen(url, timeout=20) as page:
+                assert "gradio" in page.read().decode()
+            screen.end()
+            _, said = program.communicate(timeout=30)
+        finally:
+            program.kill()
+    assert program.returncode == 0
+    assert "stopping: the window is closed; what runs has 60 s to finish" in said and "Traceback" not in said
+    assert desktop.running(tmp_path / "data") is None
+
+
+def test_a_window_that_does_not_open_ends_the_server_with_its_reason(screen: Screen, tmp_path: Path) -> None:
+    screen.end("fail")
+    command = (sys.executable, *program_with(*WORKER)[:2], "desktop", "--port", "0", "--log-format", "text")
+    done = subprocess.run(
+        [*command, "--data-dir", str(tmp_path / "data")], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert "You must have either QT or GTK" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: window: it could not be opened")

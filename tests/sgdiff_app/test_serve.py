@@ -71,8 +71,6 @@ def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "serve: the web UI is not available yet; --headless serves the API alone"),
-        (("--webui",), "serve: the web UI is not available yet; --headless serves the API alone"),
         (("--headless", "--webui", "true"), "webui: contradicts --headless"),
         (("--headless", "--job-timeout", "1y"), "job_timeout: must be a duration such as 90s, 15m or 24h, got '1y'"),
         (("--headless", "--ready-timeout", "x"), "ready_timeout: must be a duration such as 90s, 15m or 24h, got 'x'"),
