@@ -236,7 +236,7 @@ def test_a_server_is_found_by_its_data_folder(start: Starter, tmp_path: Path) ->
     assert desktop.running(data) is None
     with desktop.told(data, url, "srv_of_another"):
         assert desktop.running(data) is None, "the port is another server's now"
-    for text in ("", "[]", "{}", '{"url": 1, "instance": "x"}', '{"url": "file:///x", "instance": "x"}'):
+    for text in ("", "[]", "{}", '{"url": 1, "instance": "x"}', '{"url": "ftp://x/", "instance": "x"}'):
         (data / desktop.RUNNING).write_text(text)
         assert desktop.running(data) is None
 
