@@ -120,6 +120,12 @@ def space_host(environ: Mapping[str, str] | None = None) -> str | None:
     return (os.environ if environ is None else environ).get("SPACE_HOST") or None
 
 
+def is_zero_gpu(environ: Mapping[str, str] | None = None) -> bool:
+    """Say whether this process has no GPU and is lent one for each request, as Spaces on ZeroGPU are."""
+    value = (os.environ if environ is None else environ).get("SPACES_ZERO_GPU", "").lower()
+    return bool(value) and value not in FALSE
+
+
 def has_display(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> bool:
     """Say whether this process can show a window."""
     environ = os.environ if environ is None else environ

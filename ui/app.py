@@ -22,10 +22,10 @@ CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are look
 
 def build(desk: Desk, tabs: Sequence[ModuleType] = TABS) -> gr.Blocks:
     """Return the page of a desk."""
-    return _with_loop(lambda: _built(desk, tabs))
+    return with_loop(lambda: _built(desk, tabs))
 
 
-def _with_loop(work: Callable[[], T]) -> T:
+def with_loop(work: Callable[[], T]) -> T:
     """Call something while this thread has an event loop: Gradio asks for it, and would make one that nobody closes."""
 
     async def call() -> T:
@@ -72,7 +72,7 @@ def launch_options(desk: Desk) -> dict[str, Any]:
 
 def mount(app: Any, desk: Desk) -> None:
     """Serve the page of a desk from an application, below "/"; routes that it has already come first."""
-    _with_loop(lambda: gr.mount_gradio_app(app, build(desk), path="/", **launch_options(desk)))
+    with_loop(lambda: gr.mount_gradio_app(app, build(desk), path="/", **launch_options(desk)))
 
 
 def header_state(snapshot: Snapshot) -> object:

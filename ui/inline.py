@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, cast
@@ -49,18 +50,19 @@ class InlineDesk(Desk):
                     yield from self._drawn(job, client)
 
     def _drawn(self, job: Job, client: str) -> Iterator[Snapshot]:
-        told = monotonic()
+        told, stage = 0.0, ""
         with closing(cast("Any", self.inline.drive(job))) as events:
             for _ in events:
-                if monotonic() - told >= UPDATE_S:
-                    told = monotonic()
+                if job.stage != stage or monotonic() - told >= UPDATE_S:
+                    told, stage = monotonic(), job.stage
                     yield self.snapshot(client)
 
 
 def launch(desk: InlineDesk) -> tuple[gr.Blocks, Any]:
     """Serve the page by Gradio's own server, which is what a Space expects; return it and the application."""
     demo = app.build(desk, TABS)
-    served, _, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options(desk))
+    start = functools.partial(demo.launch, prevent_thread_lock=True, quiet=True, **app.launch_options(desk))
+    served, _, _ = app.with_loop(start)
     return demo, served
 
 

@@ -117,7 +117,7 @@ def build(
     """Return the Space that settings describe; nothing is started. Raises UsageError."""
     from ui import inline
 
-    options = options_of(settings, alone=lend is None)
+    options = options_of(settings)
     data = Path(tempfile.mkdtemp(prefix="sgdiff-space-"))
     queue = InlineQueue(
         settings.noun(EngineConfig),
@@ -132,13 +132,13 @@ def build(
     return Space(service, queue, data)
 
 
-def options_of(settings: Settings, alone: bool = True) -> ServerOptions:
+def options_of(settings: Settings) -> ServerOptions:
     """Return the settings of the server, with the defaults of a Space and the name that its host gave it."""
     given = {name: value for name, value in DEFAULTS.items() if (name,) not in settings.entries}
     options, host = settings.noun(ServerOptions), env.space_host()
     given["input_save_path"] = ""
-    if alone and options.max_running is None:  # one device for all: the next one waits, and the page says so
-        given["max_running"] = 1
+    if options.max_running is None and not env.is_zero_gpu():
+        given["max_running"] = 1  # one device for all: the next one waits, and the page says so
     if host is not None:
         given |= {"allowed_hosts": options.allowed_hosts or HOSTS, "public_base_url": f"https://{host}"}
     return replace(options, **given)
