@@ -111,6 +111,7 @@ def build(page: Page) -> gr.Tab:
             with gr.Column(scale=5, min_width=320, elem_classes="settings"):
                 inputs = _inputs(spec)
                 controls.words(form, wish(spec))
+                controls.earlier(page, form)
                 row = controls.run_row("Edit")
                 form.widget("strength", info="0 keeps the picture, 1 draws it anew")
                 controls.guidance_row(form)
@@ -137,10 +138,14 @@ def build(page: Page) -> gr.Tab:
     def on_model() -> list[Any]:
         now = page.desk.spec
         able = can_edit(now)
-        return [gr.update(value=empty(now), visible=not able), gr.update(visible=able), *arranged(now, WHOLE, False)]
+        return [
+            gr.update(value=empty(now), visible=not able),
+            gr.update(visible=able),
+            *arranged(now, WHOLE, False, mode=WHOLE),
+        ]
 
     page.on_model([lacking, space, *inputs.shown], on_model)
-    page.takes_input(NAME, [inputs.one, inputs.several], lambda path: [path, [path]])
+    page.takes_input(NAME, [inputs.one, inputs.several], lambda *paths: [paths[0], [*paths]], several=True)
     return tab
 
 
@@ -174,17 +179,17 @@ def _inputs(spec: ModelSpec | None) -> Inputs:
 def arranged(spec: ModelSpec | None, mode: str, filled: bool, **values: Any) -> list[Any]:
     """Return updates for `Inputs.shown`; `filled` says whether there is a picture to paint on.
 
-    `values` are new ones of the components `one` and `editor`.
+    `values` are new ones of the components `one`, `mode` and `editor`.
     """
     several, choice = takes_several(spec), modes(spec)
     mode = mode if mode in choice else WHOLE
     part = mode == PART and filled and not several
-    one, editor = ({"value": values[name]} if name in values else {} for name in ("one", "editor"))
+    one, chosen, editor = ({"value": values[name]} if name in values else {} for name in ("one", "mode", "editor"))
     return [
         gr.update(visible=not several and not part, **one),
         gr.update(visible=several),
         gr.update(visible=several),
-        gr.update(choices=choice, value=mode, visible=len(choice) > 1),
+        gr.update(choices=choice, visible=len(choice) > 1, **chosen),
         gr.update(visible=part, **editor),
         gr.update(visible=part),
     ]
@@ -204,7 +209,7 @@ def _prepare(page: Page, inputs: Inputs) -> controls.Prepare:
             return {"image_path": paths}
         mask = masks.painted(painting, pictures[0].size)
         if mask is None:
-            gr.Info(UNPAINTED, title="Nothing to change")
+            gr.Info(UNPAINTED)
             return None
         return {"image_path": paths, "mask_path": masks.saved(mask, inputs.editor)}
 
@@ -238,7 +243,11 @@ def _connect_inputs(page: Page, inputs: Inputs) -> None:
         return kept[:most] if len(kept[:most]) < len(given or ()) else gr.skip()
 
     raw: dict[str, Any] = {"preprocess": False, **QUIET}  # what is no picture cannot be preprocessed either
-    gr.on([inputs.one.change, inputs.mode.input], take, [inputs.one, inputs.mode], inputs.shown, **raw)
+    # The last of several at once counts: a mode may be chosen while the picture is still looked at.
+    gr.on(
+        [inputs.one.change, inputs.mode.input], take, [inputs.one, inputs.mode], inputs.shown,
+        trigger_mode="always_last", **raw,
+    )  # fmt: skip
     inputs.editor.clear(wipe, [inputs.one], [inputs.editor], **raw)  # the picture is cleared with what was painted
     inputs.several.upload(check, [inputs.several], [inputs.several], **raw)
     inputs.replace.upload(lambda path: path, [inputs.replace], [inputs.one], **QUIET)
