@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from ui import compare, edit, gallery, generate, loras, system, theme, video
+from ui import compare, drop, edit, gallery, generate, loras, system, theme, video
 from ui.desk import Desk, Snapshot
 from ui.page import Page, View
 
@@ -43,9 +43,11 @@ def _built(desk: Desk, tabs: Sequence[ModuleType]) -> gr.Blocks:
         page = Page(desk)
         bar = gr.HTML(header(desk.snapshot("")), elem_id="header", padding=False)
         page.views.append(View([bar], header_state, lambda snapshot: [header(snapshot)]))
+        drop.build(page)
         with gr.Tabs(elem_id="tabs") as page.tabs:
             for tab in tabs:
                 tab.build(page)
+        assert all(isinstance(child, gr.Tab) for child in page.tabs.children), "else labels go to other tabs"
         page.connect(demo)
     demo.queue(api_open=False, default_concurrency_limit=None)
     return demo
@@ -59,7 +61,7 @@ def launch_options(desk: Desk) -> dict[str, Any]:
         **looks,
         "footer_links": [],
         "run_history": False,
-        "allowed_paths": [str(outputs.resolve())],
+        "allowed_paths": [str(outputs.resolve()), str(desk.thumbnails.folder)],
         "max_file_size": desk.options.max_upload,
         "root_path": desk.options.root_path or None,
         "ssr_mode": False,
@@ -93,6 +95,6 @@ def header(snapshot: Snapshot) -> str:
         f'<div class="topbar"><span class="name">{TITLE}</span>'
         f'<span class="model" title="The model that draws">{html.escape(snapshot.model)}</span>'
         f'<span class="health {snapshot.health}" title="{title}"><i></i>{snapshot.health}</span>'
-        f'<span class="work">{work}</span><span class="rest"></span>'
+        f'<span class="work">{work}</span><span class="rest"></span>{drop.BUTTON}'
         f'<button type="button" class="shade" data-dark aria-label="Light or dark"></button></div>'
     )

@@ -56,6 +56,7 @@ class Inputs:
     several_row: gr.Row
     earlier: gr.Button
     later: gr.Button
+    chosen: gr.State  # which of several is moved
     mode: gr.Radio
     editor: gr.ImageEditor
     replace: gr.UploadButton
@@ -173,10 +174,10 @@ def _inputs(spec: ModelSpec | None) -> Inputs:
     replace = gr.UploadButton(
         "Other picture", file_types=KINDS, size="sm", visible=False, type="filepath", elem_classes="other"
     )  # fmt: skip
-    return Inputs(one, gallery, row, earlier, later, mode, editor, replace)
+    return Inputs(one, gallery, row, earlier, later, gr.State(0), mode, editor, replace)
 
 
-def arranged(spec: ModelSpec | None, mode: str, filled: bool, **values: Any) -> list[Any]:
+def arranged(spec: ModelSpec | None, mode: str, filled: bool, /, **values: Any) -> list[Any]:
     """Return updates for `Inputs.shown`; `filled` says whether there is a picture to paint on.
 
     `values` are new ones of the components `one`, `mode` and `editor`.
@@ -269,7 +270,7 @@ def _say(error: InputError) -> None:
 
 def _connect_order(inputs: Inputs) -> None:
     """Connect what moves the chosen one of several pictures."""
-    chosen = gr.State(0)
+    chosen = inputs.chosen
 
     def pick(event: gr.SelectData) -> int:
         return int(event.index)

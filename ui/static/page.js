@@ -14,7 +14,8 @@
   };
   const visible = (element) => element.offsetParent !== null && !element.disabled;
   const press = (selector) => {
-    const button = [...document.querySelectorAll(selector)].find(visible);
+    const within = document.querySelector('dialog[open]') || document;
+    const button = [...within.querySelectorAll(selector)].find(visible);
     if (button) button.click();
     return Boolean(button);
   };
@@ -34,6 +35,31 @@
       press('button.cancel');
     }
   }, true);
+  // A file that is dropped anywhere but where files are taken anyway brings its settings.
+  const takes = (target) => target instanceof Element && target.closest('.block:has(input[type="file"])');
+  let ours = false; // a picture of the page itself is dragged
+  const brings = (event) => !ours && event.dataTransfer && [...event.dataTransfer.types].includes('Files')
+    && !takes(event.target) && !document.querySelector('dialog[open]');
+  const dropping = (on) => document.body.classList.toggle('dropping', on);
+  document.addEventListener('dragstart', () => { ours = true; }, true);
+  document.addEventListener('dragend', () => { ours = false; }, true);
+  document.addEventListener('dragover', (event) => {
+    const on = brings(event);
+    if (on) event.preventDefault();
+    dropping(on);
+  }, true);
+  document.addEventListener('dragleave', (event) => { if (!event.relatedTarget) dropping(false); }, true);
+  document.addEventListener('drop', (event) => {
+    dropping(false);
+    if (!brings(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const input = window.sgdiffDropped();
+    if (!input || !event.dataTransfer.files.length) return;
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event('change', {bubbles: true}));
+  }, true);
+  window.sgdiffDropped = () => document.querySelector('#dropped').previousElementSibling;
   window.sgdiffCopy = async (text) => {
     try {
       await navigator.clipboard.writeText(text);
