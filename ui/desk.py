@@ -108,8 +108,8 @@ class Desk:
         return f"client_{session}" if session else new_id("client")
 
     def request(self, values: Mapping[str, Any]) -> Request:
-        """Return a request of plain values; None and "" mean the model's default. Raises UsageError."""
-        return schema.read(Request, {name: value for name, value in values.items() if value not in (None, "")})
+        """Return a request of plain values; None means the model's default. Raises UsageError."""
+        return schema.read(Request, {name: value for name, value in values.items() if value is not None})
 
     def submit(self, request: Request, client: str, tab: str, **notes: Any) -> Job:
         """Check a request and put it in the queue. Raises UsageError, ModelError, QueueFull, Draining, WorkerDied."""

@@ -219,7 +219,12 @@ def _kind(field: Field) -> tuple[type[gr.components.Component], Pass, Pass]:
         return (gr.Slider if slides and has_value else gr.Number), whole, same
     if field.kind == "map":
         return gr.Textbox, lambda value: _mapping(field.name, value), lambda value: _text(value)
-    return gr.Textbox, lambda value: value or None, lambda value: value or ""
+    # An empty negative prompt is one; any other empty text asks for nothing.
+    return (
+        gr.Textbox,
+        _same if field.name == "negative_prompt" else lambda value: value or None,
+        lambda value: value or "",
+    )
 
 
 def _same(value: Any) -> Any:

@@ -1,0 +1,154 @@
+"""The desk: what is asked for, whose jobs are whose, and what a page that follows them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.errors import NotFound, UsageError
+from engine.jobs import Job
+from tests.ui.desks import desk_at
+from ui.desk import Desk, Snapshot
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk_at(tmp_path_factory.mktemp("desk"), "--max-running", "1") as found:
+        yield found
+
+
+def ask(desk: Desk, prompt: str, client: str, tab: str = "generate", **values: object) -> Job:
+    return desk.submit(desk.request({"prompt": prompt, **values}), client, tab)
+
+
+def over(desk: Desk, client: str) -> list[Snapshot]:
+    """Follow the jobs of a client to their end."""
+    return list(desk.follow(client))
+
+
+def test_the_models_own_values_stand_for_what_is_left_empty(desk: Desk) -> None:
+    assert desk.request({"prompt": "a hill", "seed": None}).seed is None
+    assert desk.defaults()["num_inference_steps"] == 20
+    job = ask(desk, "a hill", "defaults", num_inference_steps=3)
+    assert (job.resolved.num_inference_steps, job.resolved.true_cfg_scale) == (3, 4.0)
+
+
+def test_a_wrong_value_is_refused_before_it_is_queued(desk: Desk) -> None:
+    with pytest.raises(UsageError, match="max_sequence_length: must be at most 64 for tiny-scenes, got 65"):
+        ask(desk, "a hill", "wrong", max_sequence_length=65)
+    with pytest.raises(UsageError, match="quality: must be one of auto, low"):
+        desk.request({"prompt": "a hill", "quality": "best"})
+    assert desk.jobs_of("wrong") == []
+
+
+def test_jobs_are_told_apart_by_client_and_tab(desk: Desk) -> None:
+    first, second = ask(desk, "one", "a"), ask(desk, "two", "a", "edit")
+    ask(desk, "three", "b")
+    last = over(desk, "a")[-1]
+    assert [job.id for job in last.jobs] == [second.id, first.id]
+    assert [job.id for job in last.of_tab("edit")] == [second.id]
+    assert {**first.notes} == {"client": "a", "door": "ui", "tab": "generate"}
+
+
+def test_who_follows_is_told_of_progress_previews_and_the_end(desk: Desk) -> None:
+    job = ask(desk, "a slow hill", "watcher")
+    seen = [(found.status, found.step, found.preview) for one in desk.follow("watcher") for found in one.jobs]
+    assert seen[-1][0] == "done"
+    assert len(over(desk, "watcher")) == 1  # nothing is under way: one look
+    assert desk.files(job)[0].read_bytes().startswith(b"\x89PNG")
+    assert any(preview for _, _, preview in seen)
+
+
+def test_a_new_job_is_told_to_who_follows_an_older_one(desk: Desk) -> None:
+    ask(desk, "a slow hill", "two")
+    following = desk.follow("two")
+    next(following)
+    later = ask(desk, "a second hill", "two")
+    assert later.id in [job.id for job in next(following).jobs]
+    assert all(job.finished for job in list(following)[-1].jobs)
+
+
+def test_leaving_stops_the_listening_and_not_the_job(desk: Desk) -> None:
+    job = ask(desk, "a slow hill", "leaver")
+    following = desk.follow("leaver")
+    next(following)
+    assert desk.queue.listeners.looked(job.id)
+    following.close()
+    assert not desk.queue.listeners.looked(job.id)
+    assert over(desk, "leaver")[-1].jobs[0].status == "done"
+
+
+def test_waiting_jobs_have_a_place_and_can_go_first(desk: Desk) -> None:
+    running = ask(desk, "a slow hill", "places")
+    while running.status == "queued":
+        next(following := desk.follow("places"))
+        following.close()
+    second, third = ask(desk, "second", "places"), ask(desk, "third", "places")
+    assert (desk.snapshot("places").places[second.id], desk.snapshot("places").places[third.id]) == (0, 1)
+    desk.raise_priority(third.id)
+    assert desk.snapshot("places").places[third.id] == 0
+    assert [job.id for job in desk.unfinished()] == [running.id, third.id, second.id]
+    over(desk, "places")
+
+
+def test_cancel_ends_what_runs_first(desk: Desk) -> None:
+    running, waiting = ask(desk, "a slow hill", "ends"), ask(desk, "a slow lake", "ends")
+    while running.status == "queued":
+        next(following := desk.follow("ends"))
+        following.close()
+    assert desk.cancel_current("ends", "edit") is None
+    assert desk.cancel_current("ends", "generate") is running
+    assert desk.cancel_current("ends", "generate") is waiting
+    assert desk.cancel_current("ends", "generate") is None
+    assert {job.status for job in over(desk, "ends")[-1].jobs} == {"cancelled"}
+
+
+def test_a_star_and_the_end_of_a_job_reach_who_follows(desk: Desk) -> None:
+    old = ask(desk, "old", "stars")
+    over(desk, "stars")
+    ask(desk, "a slow hill", "stars")
+    following = desk.follow("stars")
+    next(following)
+    desk.star(old.id, True)
+    assert [job.starred for job in next(following).jobs if job.id == old.id] == [True]
+    path = desk.files(old)[0]
+    desk.delete(old.id)
+    assert old.id not in [job.id for job in next(following).jobs]
+    assert not path.exists()
+    with pytest.raises(NotFound):
+        desk.get(old.id)
+
+
+def test_again_asks_for_the_same_with_some_fields_changed(desk: Desk) -> None:
+    first = ask(desk, "same", "again", tab="edit", seed=5, num_inference_steps=4)
+    second = desk.again(first, "again", seed=6)
+    assert (second.request.seed, second.request.num_inference_steps, second.notes["tab"]) == (6, 4, "edit")
+
+
+def test_inputs_are_kept_with_the_job_and_go_with_it(desk: Desk, tmp_path: Path) -> None:
+    picture = tmp_path / "in.png"
+    Image.new("RGB", (64, 64), "red").save(picture)
+    job = ask(desk, "a hill", "inputs", image_path=[str(picture)], width=64, height=64)
+    (kept,) = job.request.image_path or ()
+    picture.unlink()  # the page forgets what was uploaded
+    assert job.kind == "edit" and Path(kept).read_bytes() and Path(kept).parent == desk.options.inputs.resolve()
+    over(desk, "inputs")
+    assert desk.inputs(job) == [Path(kept)]
+    desk.delete(job.id)
+    assert not Path(kept).exists()
+
+
+def test_a_client_that_comes_back_finds_its_jobs(tmp_path: Path) -> None:
+    with desk_at(tmp_path) as before:
+        job = ask(before, "a hill", "returning")
+        over(before, "returning")
+    with desk_at(tmp_path) as after:
+        assert [found.id for found in after.jobs_of("returning")] == [job.id]
+        assert after.files(after.get(job.id))
+
+
+def test_a_window_without_an_id_is_the_same_client_all_the_time(desk: Desk) -> None:
+    assert desk.new_client("abc") == desk.new_client("abc") != desk.new_client("abd")

@@ -1,0 +1,95 @@
+"""The page: updates of what has changed alone, settings loaded into the tab that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from engine.types import Request
+from tests.ui.desks import desk_at
+from ui.desk import Desk, Snapshot
+from ui.forms import Form
+from ui.page import Page, View, shortened
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk_at(tmp_path_factory.mktemp("page")) as found:
+        yield found
+
+
+@pytest.fixture
+def page(desk: Desk) -> Page:
+    """A page with two forms and two views."""
+    with gr.Blocks():
+        found = Page(desk)
+        found.tabs = gr.Tabs()
+        for name in ("generate", "edit"):
+            found.forms[name] = form = Form(desk.spec)
+            form.widget("prompt")
+            form.widget("num_inference_steps")
+        count, last = gr.HTML(), gr.HTML()
+    found.views.append(View([count], lambda shown: len(shown.jobs), lambda shown: [f"{len(shown.jobs)} jobs"]))
+    found.views.append(View([last], lambda shown: shown.model, lambda shown: [shown.model]))
+    return found
+
+
+def seen(page: Page, client: str, shown: dict[str, Any]) -> list[list[Any]]:
+    return list(page.watch(client, shown, SimpleNamespace(session_hash="s")))
+
+
+def test_only_what_has_changed_is_sent(page: Page, desk: Desk) -> None:
+    first = seen(page, "", {})
+    assert first[-1][0] == "client_s" and first[-1][1] == "tiny-scenes"
+    assert first[-1][3:] == ["0 jobs", "tiny-scenes"]
+    again = seen(page, "client_s", first[-1][2])
+    assert again[-1][0] == gr.skip() and again[-1][3:] == [gr.skip(), gr.skip()]
+    page.submit("generate", {"prompt": "a hill"}, "client_s", None)
+    assert seen(page, "client_s", first[-1][2])[0][3:] == ["1 jobs", gr.skip()]
+
+
+def test_hidden_widgets_do_not_count(page: Page) -> None:
+    job = page.submit("generate", {"prompt": "a hill", "num_frames": 7, "guidance_scale": 3.0}, "hidden", None)
+    assert (job.request.num_frames, job.request.guidance_scale) == (None, None)
+
+
+def test_chosen_adapters_are_those_of_the_request(page: Page) -> None:
+    assert page.submit("generate", {"prompt": "a"}, "l", None).request.loras is None
+    job = page.submit("generate", {"prompt": "a"}, "l", [{"path": "neon-night", "scale": 0.5}])
+    assert job.request.loras is not None and job.request.loras[0].scale == 0.5
+    assert page.submit("generate", {"prompt": "a"}, "l", []).request.loras == ()
+
+
+def test_settings_are_loaded_into_their_tab_alone(page: Page) -> None:
+    updates = page.restored(Request(prompt="a lake", num_inference_steps=7), "edit")
+    assert len(updates) == len(page.restore_outputs)
+    assert updates[0].selected == "edit"
+    assert updates[2:4] == [gr.skip(), gr.skip()]
+    assert [update["value"] for update in updates[4:]] == ["a lake", 7]
+
+
+def test_a_job_of_another_door_belongs_to_the_tab_of_its_kind(page: Page, desk: Desk) -> None:
+    job = desk.submit(desk.request({"prompt": "a hill"}), "x", "")
+    assert page.tab_of(job) == "generate"
+    assert page.tab_of(page.submit("edit", {"prompt": "a hill"}, "x", None)) == "edit"
+
+
+def test_earlier_prompts_fill_every_menu(page: Page) -> None:
+    page.menus += [gr.Dropdown(), gr.Dropdown()]
+    updates = page.earlier([["a  hill\nby a lake", "fog"], ["", "fog"], ["b" * 200, ""]])
+    assert len(updates) == 2
+    assert updates[0]["choices"] == [("a hill by a lake", 0), ("b" * 89 + "…", 2)]
+    assert updates[0]["visible"] and not page.earlier([])[0]["visible"]
+
+
+def test_texts_are_shortened_to_a_line() -> None:
+    assert shortened("a" * 90) == "a" * 90 and len(shortened("a" * 91)) == 90
+
+
+def test_snapshots_know_the_jobs_of_a_tab(desk: Desk) -> None:
+    found: Snapshot = desk.snapshot("client_s")
+    assert {job.notes["tab"] for job in found.of_tab("generate")} <= {"generate"}

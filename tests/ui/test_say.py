@@ -1,0 +1,59 @@
+"""What a page says: our messages as toasts, everything else as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+import pytest
+
+from engine.errors import InputError, QueueFull, SgdiffError, UsageError
+from ui.say import toast, told
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [
+        (UsageError("width: must be a multiple of 16"), "Please check the settings"),
+        (InputError("image_path: no picture"), "This file cannot be used"),
+        (QueueFull("64 wait", retry_after=3), "The queue is full"),
+        (SgdiffError("oh"), "That did not work"),
+    ],
+)
+def test_a_toast_has_our_message_and_a_title(error: SgdiffError, title: str) -> None:
+    shown = toast(error)
+    assert (shown.message, shown.title, shown.print_exception) == (error.message, title, False)
+
+
+def test_a_message_is_never_html() -> None:
+    assert toast(UsageError("got '<img src=x>'")).message == "got &#x27;&lt;img src=x&gt;&#x27;"
+
+
+def test_functions_and_generators_tell_what_went_wrong() -> None:
+    @told
+    def once(value: int) -> int:
+        if value < 0:
+            raise UsageError("value: must be at least 0")
+        return value
+
+    @told
+    def steps(value: int) -> Iterator[int]:
+        yield value
+        raise UsageError("value: no more")
+
+    assert once(2) == 2
+    with pytest.raises(gr.Error, match="must be at least 0"):
+        once(-1)
+    following = steps(1)
+    assert next(following) == 1
+    with pytest.raises(gr.Error, match="no more"):
+        next(following)
+
+
+def test_what_is_no_message_for_users_passes() -> None:
+    @told
+    def broken() -> None:
+        raise ValueError("a fault of ours")
+
+    with pytest.raises(ValueError, match="a fault of ours"):
+        broken()
