@@ -23,11 +23,11 @@ ranks() { # GPUS STEP ARGS...: on that many GPUs; one that fails ends all
 }
 slice() { # GPUS STEP SECONDS TOTAL ARGS...: compiled, and where that fails plainly in the time that is left
   local n=$1 step=$2 seconds=$3 total=$4 begin=$SECONDS; shift 4
-  timeout -k 5 $((seconds + 45)) "$0" ranks "$n" "$step" --seconds "$seconds" --total-seconds "$total" --mode fast "$@" && return
+  timeout -k 5 $((seconds + 45)) bash "$0" ranks "$n" "$step" --seconds "$seconds" --total-seconds "$total" --mode fast "$@" && return
   local left=$((seconds - SECONDS + begin))
   echo "$step failed compiled, $left s left"
   [ "$left" -ge 45 ] || return 1
-  timeout -k 5 $((left + 45)) "$0" ranks "$n" "$step" --seconds "$left" --total-seconds "$total" --mode eager "$@"
+  timeout -k 5 $((left + 45)) bash "$0" ranks "$n" "$step" --seconds "$left" --total-seconds "$total" --mode eager "$@"
 }
 phase=$1; shift
 case $phase in
