@@ -142,10 +142,11 @@ def build(page: Page) -> gr.Tab:
         return [
             gr.update(value=empty(now), visible=not able),
             gr.update(visible=able),
-            *arranged(now, WHOLE, False, mode=WHOLE),
+            gr.update(placeholder=wish(now)),
+            *arranged(now, WHOLE, False, choice=WHOLE),
         ]
 
-    page.on_model([lacking, space, *inputs.shown], on_model)
+    page.on_model([lacking, space, form["prompt"], *inputs.shown], on_model)
     page.takes_input(NAME, [inputs.one, inputs.several], lambda *paths: [paths[0], [*paths]], several=True)
     return tab
 
@@ -167,7 +168,7 @@ def _inputs(spec: ModelSpec | None) -> Inputs:
         later = gr.Button("Later ▶", size="sm", min_width=80)
     mode = gr.Radio(choice, value=WHOLE, label="Change", visible=len(choice) > 1, elem_classes="chips mode")
     editor = gr.ImageEditor(
-        label="Paint over what should change", type="pil", sources=(), transforms=(), layers=False, height=420,
+        label="Paint here", type="pil", sources=(), transforms=(), layers=False, height=420,
         brush=gr.Brush(default_size="auto", colors=[masks.PAINT], default_color=masks.PAINT, color_mode="fixed"),
         buttons=["fullscreen"], format="png", visible=False, elem_classes="painter",
     )  # fmt: skip
@@ -180,17 +181,17 @@ def _inputs(spec: ModelSpec | None) -> Inputs:
 def arranged(spec: ModelSpec | None, mode: str, filled: bool, /, **values: Any) -> list[Any]:
     """Return updates for `Inputs.shown`; `filled` says whether there is a picture to paint on.
 
-    `values` are new ones of the components `one`, `mode` and `editor`.
+    `values` are new ones of `one`, of `editor`, and of the mode itself (`choice`).
     """
-    several, choice = takes_several(spec), modes(spec)
-    mode = mode if mode in choice else WHOLE
+    several, known = takes_several(spec), modes(spec)
+    mode = mode if mode in known else WHOLE
     part = mode == PART and filled and not several
-    one, chosen, editor = ({"value": values[name]} if name in values else {} for name in ("one", "mode", "editor"))
+    one, chosen, editor = ({"value": values[name]} if name in values else {} for name in ("one", "choice", "editor"))
     return [
         gr.update(visible=not several and not part, **one),
         gr.update(visible=several),
         gr.update(visible=several),
-        gr.update(choices=choice, visible=len(choice) > 1, **chosen),
+        gr.update(choices=known, visible=len(known) > 1, **chosen),
         gr.update(visible=part, **editor),
         gr.update(visible=part),
     ]
@@ -277,7 +278,8 @@ def _connect_order(inputs: Inputs) -> None:
 
     def moved(step: int) -> Any:
         def move(given: Sequence[tuple[str, Any]] | None, at: int) -> list[Any]:
-            return list(reordered([path for path, _ in given or ()], at, step))
+            paths, now = reordered([path for path, _ in given or ()], at, step)
+            return [gr.update(value=paths, selected_index=now), now]
 
         return move
 

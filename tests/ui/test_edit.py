@@ -13,6 +13,7 @@ from PIL import Image
 from engine.catalog import MODELS, ModelSpec, by_name
 from engine.errors import InputError, UsageError
 from ui import edit
+from ui.page import Page
 
 
 def spec(name: str) -> ModelSpec:
@@ -64,6 +65,26 @@ def test_what_is_shown_follows_model_mode_and_picture() -> None:
     assert shown(edit.arranged(TINY, edit.PART, True)) == [False, False, False, True, True, True]
     assert shown(edit.arranged(TINY, edit.PART, False)) == [True, False, False, True, False, False]
     assert shown(edit.arranged(PLUS, edit.PART, True)) == [False, True, True, False, False, False]
+
+
+def test_another_model_changes_what_the_tab_offers() -> None:
+    desk = SimpleNamespace(spec=None)
+    with gr.Blocks():
+        page = Page(desk)  # type: ignore[arg-type]
+        with gr.Tabs() as page.tabs:
+            edit.build(page)
+    outputs, render = page.refreshers[-1]
+    offered = {}
+    for served in (OVIS, TINY, PLUS):
+        desk.spec = served
+        lacking, space, prompt, *inputs = render()
+        assert len(outputs) == 3 + len(inputs)
+        offered[served.id] = (lacking["visible"], space["visible"], prompt["placeholder"], inputs[3]["visible"])
+    assert offered == {
+        OVIS.id: (True, False, "What to change", False),
+        TINY.id: (False, True, "What the result should show", True),
+        PLUS.id: (False, True, "What to change", False),
+    }
 
 
 def test_the_size_is_the_pictures_unless_it_is_set() -> None:
