@@ -1,20 +1,21 @@
 #!/bin/bash
 # Trains and proves the three adapters on the GPUs there are, in at most BUDGET seconds (420), into the folder OUT:
 #   GPUS="1 2 3" bash scripts/demo_model/styles_device.sh OUT
-# Needs .whl/env.sh with its wheels where packages are missing, and the pictures that `lora.py pack --work $WORK` made.
+# Sources SETUP (.whl/env.sh) for packages that are missing, nothing if that is empty. Needs the pictures that `lora.py pack --work $WORK` made.
 set -e
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 out=${1:?"usage: styles_device.sh OUT"}
 cd "$(dirname "$0")/../.."
 WORK=${WORK:-.gpu/tiny-styles} STATE=${STATE:-/tmp/tiny-styles-state} BUDGET=${BUDGET:-420}
 PYTHON=${PYTHON:-python3} LEARN=${LEARN:-} READERS=${READERS:-} GAIN=${GAIN:-} READ=${READ:-}
-[ -z "${BARE-1}" ] || . .whl/env.sh
+SETUP=${SETUP-.whl/env.sh}
+[ -z "$SETUP" ] || . "$SETUP"
 read -ra gpus <<< "${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader | tr '\n' ' ')}"
 styles=(pixel-art pencil-sketch neon-night)
 count=${#gpus[@]}
 [ "$count" -le 3 ] || { gpus=("${gpus[@]:1:3}"); count=3; }  # of many the first stays free
 each=$(((3 + count - 1) / count))                            # styles one after another on a GPU
-seconds=${SECONDS_EACH:-$(((BUDGET - 200) / each))}          # the rest: start, pictures, readers, strengths, report
+seconds=${SECONDS_EACH:-$(((BUDGET - 220) / each))}          # the rest: start, pictures, readers, strengths, report
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8} TOKENIZERS_PARALLELISM=false
 mkdir -p "$out" "$STATE"
 step() {  # GPU, step, flags: always in the background, where the trap finds it
