@@ -4,6 +4,7 @@
 #   root            the checkout
 #   python          the environment's interpreter, after need_env
 #   need_env [dev]  returns at once when .venv is complete; everything it says goes to stderr
+#   need_chromium   installs the browser of the tests where there is none, on Debian and Ubuntu, as root or with sudo
 
 root=$(cd -P "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 python=$root/.venv/bin/python
@@ -39,4 +40,19 @@ need_env() {
     if [[ $stored == "$stamp" && -x $python ]]; then return; fi
     base=$(find_python) || exit 1
     "$base" "$root/scripts/make_env.py" "$root" "$stamp" "$@" >&2 || exit
+}
+
+need_chromium() {
+    local browser sudo=()
+    for browser in chromium chromium-browser google-chrome; do
+        if command -v "$browser" >/dev/null; then return; fi
+    done
+    if ((EUID)); then sudo=(sudo -n); fi
+    {
+        DEBIAN_FRONTEND=noninteractive ${sudo[@]+"${sudo[@]}"} apt-get update -qq &&
+            DEBIAN_FRONTEND=noninteractive ${sudo[@]+"${sudo[@]}"} apt-get install -qq -y --no-install-recommends chromium
+    } >&2 || {
+        echo "the tests of the page need a browser: install Chromium (Debian and Ubuntu: apt install chromium)" >&2
+        return 1
+    }
 }

@@ -28,6 +28,7 @@ logger = log.get(__name__)
 
 READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 METHODS = (*READING, "POST", "PATCH", "PUT", "DELETE")
+PAGE = "sgdiff.page"  # in the scope of what the page asks
 CANCEL = "/cancel"  # helps a server that is about to end
 PATIENCE_S, SLOWEST = 60.0, 1000  # a body may take so many seconds, and one more for so many bytes
 LINGER_S = 10.0  # so long a body that is too large is read and thrown away: until then nobody listens to an answer
@@ -231,7 +232,9 @@ class Exchange:
         if metrics is not None:
             route = getattr(self.scope.get("route"), "path", "none")
             metrics.answered(route, self.method if self.method in METHODS else "other", status)
-        level = DEBUG if self.path in OPEN and self.method in READING else INFO
+        # Probes and pages ask all the time; what goes wrong for a page is told.
+        usual = (self.path in OPEN and self.method in READING) or (PAGE in self.scope and status < 400)
+        level = DEBUG if usual else INFO
         if not logger.isEnabledFor(level) or (self.gate.unlogged and self.path.startswith(self.gate.unlogged)):
             return
         code = "cancelled" if status == errors.CLIENT_GONE else self.scope.get("error_code", "")

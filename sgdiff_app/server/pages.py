@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from engine import env
 from sgdiff_app import __version__
 from sgdiff_app.options import MB
+from sgdiff_app.server.gate import PAGE
 from sgdiff_app.server.service import Service
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Doors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; the page alone has something to do when the server starts and ends."""
         own = scope["type"] == "http" and first(_path(scope)) in self.firsts
+        if not own:
+            scope[PAGE] = True
         await (self.api if own else self.pages)(scope, receive, send)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.sgdiff_app.server.serving import Running, Server
 
-CHROMIUM = "/usr/bin/chromium"  # .ci/run installs it where it is missing
+NAMES = ("chromium", "chromium-browser", "google-chrome")  # .ci/run installs the first where none is there
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -29,8 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    assert path is not None, f"the tests of the page need a browser: one of {', '.join(NAMES)} on the PATH"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -180,3 +181,13 @@ def test_where_a_window_can_be_shown() -> None:
 def test_where_nobody_looks_at_the_screen() -> None:
     assert not env.is_remote({}) and not env.is_remote({"CI": "false"})
     assert all(env.is_remote({name: "1"}) for name in ("CI", "SSH_TTY", "SSH_CONNECTION", "SSH_CLIENT"))
+
+
+def test_a_page_keeps_its_files_in_its_folder_and_reports_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "before")  # and put back afterwards
+    env.prepare_page(tmp_path / "page")
+    assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path / "page")
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"

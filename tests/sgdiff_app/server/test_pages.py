@@ -58,6 +58,15 @@ def test_the_page_can_be_installed(paged: Running) -> None:
             assert f"{found.width}x{found.height}" == icon["sizes"]
 
 
+def test_what_a_page_asks_all_the_time_is_not_told(paged: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "sgdiff.sgdiff_app.server.gate"):
+        paged.client.get("/config")
+        paged.client.get("/gradio_api/file=nothing-there")
+        paged.client.get("/v1/models")
+    told = [record.getMessage().rsplit(" in ", 1)[0] for record in caplog.records]
+    assert told == ["GET /gradio_api/file=nothing-there 403", "GET /v1/models 200"]
+
+
 def test_pages_of_other_hosts_are_refused_by_the_gate(paged: Running) -> None:
     answer = httpx.get(f"{paged.url}/", headers={"host": "example.org"})
     assert answer.json()["error"]["code"] == "host_not_allowed"
