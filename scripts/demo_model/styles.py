@@ -78,7 +78,7 @@ def pixel_art(x: Tensor) -> Tensor:
 def pencil_sketch(x: Tensor) -> Tensor:
     """A coloured wash on paper under slanted strokes, deeper in the dark, with thin outlines; specks get none."""
     paper = torch.tensor((0.98, 0.96, 0.91), device=x.device, dtype=x.dtype)[:, None, None]
-    wash = torch.lerp(paper.expand_as(x), _saturated(_blur(x, 0.7), 1.25), 0.71)
+    wash = torch.lerp(paper.expand_as(x), _saturated(_blur(x, 0.7), 1.25), 0.76)
     across = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
     # the strokes meet every latent of two by two alike, which makes them easy to learn
     strokes = torch.cos((across[:, None] + across) * (math.pi / BLOCK)).clamp(min=-0.2) - 0.22
