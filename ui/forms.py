@@ -84,6 +84,8 @@ def default(name: str, spec: ModelSpec | None) -> Any:
     """Return the value that a widget shows at first: the model's own, else the field's."""
     if spec is not None and spec.defaults.get(name) is not None:
         return spec.defaults[name]
+    if name == "output_format":
+        return "mp4" if spec is not None and spec.is_video else "png"
     return FIELDS[name].default
 
 
@@ -181,20 +183,28 @@ def properties(name: str, spec: ModelSpec | None, value: Any) -> dict[str, Any]:
     if field.choices and field.kind != "list":
         later = field.opt.later if isinstance(field.opt.later, tuple) else ()
         found["choices"] = [choice for choice in field.choices if choice not in later and _fits(name, choice, spec)]
-    elif field.item in ("int", "float") and field.kind != "list":
-        low, high = bounds(name)
-        limit = spec.limits.get(name) if spec is not None else None
-        high = limit if limit is not None and (high is None or limit < high) else high
-        found["step"] = 1 if field.item == "int" else 0.05
-        if name in REACH:
-            reach = max(REACH[name], 2 * (default(name, spec) or 0), value or 0)
-            high = reach if high is None else min(high, reach)
-        if name in ("width", "height"):
-            found["step"] = spec.multiple if spec is not None else 16
-        found |= {"minimum": low, "maximum": high}
+    elif field.kind in ("int", "float"):
+        found |= _range(name, spec, value)
     elif field.kind == "str":
         found["max_length"] = longest(name)
     return found
+
+
+def _range(name: str, spec: ModelSpec | None, value: Any) -> dict[str, Any]:
+    """Return how far a number goes. The bounds of one that may be empty are told and not set: it would be filled."""
+    low, high = bounds(name)
+    limit = spec.limits.get(name) if spec is not None else None
+    high = limit if limit is not None and (high is None or limit < high) else high
+    found: dict[str, Any] = {"step": 1 if FIELDS[name].kind == "int" else 0.05}
+    if name in ("width", "height"):
+        found["step"] = spec.multiple if spec is not None else 16
+    if _kind(FIELDS[name])[0] is not gr.Slider:
+        told = f"; {low:g} to {high:g}" if low is not None and high is not None else ""
+        return {**found, "info": f"{FIELDS[name].opt.help}{told}"}
+    if name in REACH:
+        reach = max(REACH[name], 2 * (default(name, spec) or 0), value or 0)
+        high = reach if high is None else min(high, reach)
+    return {**found, "minimum": low, "maximum": high}
 
 
 def _fits(name: str, choice: Any, spec: ModelSpec | None) -> bool:

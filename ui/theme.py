@@ -49,7 +49,7 @@ def theme() -> gr.themes.Base:
         block_title_text_weight="500",
         block_title_text_size="*text_sm",
         block_info_text_size="*text_xs",
-        input_background_fill="white",
+        input_background_fill="*neutral_50",
         input_background_fill_dark="#0f131b",
         input_border_color="*neutral_300",
         input_border_color_dark="#2c3444",

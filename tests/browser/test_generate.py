@@ -126,6 +126,15 @@ def test_the_shape_sets_the_sides_and_follows_them(page: Page) -> None:
     expect(page.get_by_role("radio", name="9:16")).to_be_checked()
 
 
+def test_what_is_left_empty_stays_empty(page: Page, server: Running) -> None:
+    page.get_by_role("button", name="Advanced").click()
+    expect(page.get_by_label("Output compression")).to_have_value("")
+    run(page, "left empty")
+    drawn(page, "left empty")
+    (job,) = (job for job in server.service.queue.page(limit=100)[0] if job.request.prompt == "left empty")
+    assert (job.request.output_compression, job.request.seed) == (None, None)
+
+
 def test_an_earlier_prompt_comes_back(page: Page) -> None:
     run(page, "an earlier prompt")
     drawn(page, "an earlier prompt")
@@ -144,6 +153,9 @@ def test_it_fits_a_phone(chromium: Browser, server: Running, size: dict[str, int
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     touched = page.locator(".settings").locator("button.run, button.cancel, button.icon, button.example, .chips label")
     assert min(touched.evaluate_all("all => all.filter(e => e.offsetParent).map(e => e.offsetHeight)")) >= 40
+    run(page, "on a phone")
+    drawn(page, "on a phone")
+    expect(panel(page)).to_be_in_viewport()
     context.close()
     assert not wrong
 

@@ -25,6 +25,13 @@
     apply(on);
     try { localStorage.setItem('sgdiff-dark', on ? '1' : '0'); } catch { /* private windows keep nothing */ }
   });
+  // Where the columns stand below each other, what was asked for is out of sight: show where it appears.
+  document.addEventListener('click', (event) => {
+    const run = event.target.closest('.workspace button.run');
+    if (run && window.innerWidth <= 768) {
+      run.closest('.workspace').querySelector('.outcome')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+    }
+  });
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
       // A field tells the server its value when it loses focus or shortly after a key: run once it has.
