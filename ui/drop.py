@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -57,7 +58,7 @@ def build(page: Page) -> None:
     """Place the note that tells what was loaded, above the tabs, and what takes the files and texts."""
     note = gr.HTML("", js_on_load=CLOSE_JS, padding=False, elem_classes="note-place")
     dialog = gr.HTML(DIALOG, js_on_load=DIALOG_JS, padding=False, elem_classes="unseen")
-    dropped = gr.UploadButton("Settings file", elem_id="dropped", elem_classes="unseen", type="filepath")
+    dropped = gr.UploadButton("Settings file", elem_id="dropped", type="filepath")
 
     def loaded(settings: Settings) -> list[Any]:
         spec, tab = page.desk.spec, tab_of(settings, page.desk.spec)
@@ -112,7 +113,7 @@ def said(name: str, request: Mapping[str, Any]) -> str:
     value = request[name]
     if name == "loras":
         return "LoRA " + ", ".join(
-            f"{entry.get('name') or entry.get('path')} × {entry.get('scale', 1.0):g}" for entry in value
+            f"{Path(entry.get('path') or entry.get('name')).stem} × {entry.get('scale', 1.0):g}" for entry in value
         )
     if isinstance(value, bool | str | list | dict) and not FIELDS[name].choices:
         return label(name)

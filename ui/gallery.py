@@ -218,7 +218,7 @@ class Gallery:
 
         last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
         where = [*self.filters, self.before]
-        changed = [self.search.input, self.show.input, self.model.input, self.starred.input]
+        changed = [self.search.change, self.show.input, self.model.input, self.starred.input]
         gr.on(changed, first, self.filters, self.listed, **last)
         tab.select(visit, where, [self.visited, *self.listed], **QUIET)
         self.finished.change(again, [self.visited, *where], self.listed, **last)
