@@ -12,7 +12,7 @@ import gradio as gr
 from engine.catalog import IMG2IMG, INPAINT, MODELS, ModelSpec
 from engine.errors import InputError, UsageError
 from ui import controls, masks
-from ui.forms import Form, label, properties
+from ui.forms import Form, label, properties, typed
 from ui.page import QUIET
 from ui.panel import Panel
 from ui.say import toast, told
@@ -43,8 +43,9 @@ class EditForm(Form):
             return properties(name, spec, value) | {"info": None}
 
         given = settings(self.spec, None)
-        box = gr.Number(label=label(name), placeholder="as the picture", precision=0, min_width=120, **given)
-        self.add(name, box, settings=settings)
+        kind, read, show = typed(name)
+        box = kind(label=label(name), placeholder="as the picture", min_width=120, **given)
+        self.add(name, box, read, show, settings)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from engine import schema
 from engine.catalog import ModelSpec
-from engine.errors import UsageError
+from engine.errors import UsageError, shown
 from engine.schema import Field, Ge, Gt, Le, Limit, MaxLen
 from engine.types import CACHING, LORA, PROFILING, Request
 
@@ -191,20 +191,17 @@ def properties(name: str, spec: ModelSpec | None, value: Any) -> dict[str, Any]:
 
 
 def _range(name: str, spec: ModelSpec | None, value: Any) -> dict[str, Any]:
-    """Return how far a number goes. The bounds of one that may be empty are told and not set: it would be filled."""
+    """Return how far a number goes: the ends of a slider, a word beside what is typed."""
     low, high = bounds(name)
     limit = spec.limits.get(name) if spec is not None else None
     high = limit if limit is not None and (high is None or limit < high) else high
-    found: dict[str, Any] = {"step": 1 if FIELDS[name].kind == "int" else 0.05}
-    if name in ("width", "height"):
-        found["step"] = spec.multiple if spec is not None else 16
     if _kind(FIELDS[name])[0] is not gr.Slider:
         told = f"; {low:g} to {high:g}" if low is not None and high is not None else ""
-        return {**found, "info": f"{FIELDS[name].opt.help}{told}"}
+        return {"info": f"{FIELDS[name].opt.help}{told}", "max_lines": 1}
     if name in REACH:
         reach = max(REACH[name], 2 * (default(name, spec) or 0), value or 0)
         high = reach if high is None else min(high, reach)
-    return {**found, "minimum": low, "maximum": high}
+    return {"step": 1 if FIELDS[name].kind == "int" else 0.05, "minimum": low, "maximum": high}
 
 
 def _fits(name: str, choice: Any, spec: ModelSpec | None) -> bool:
@@ -222,11 +219,12 @@ def _kind(field: Field) -> tuple[type[gr.components.Component], Pass, Pass]:
         return gr.Dropdown, lambda value: value or None, same
     if field.kind in ("int", "float"):
         low, high = bounds(field.name)
-        whole = _whole if field.kind == "int" else same
         slides = field.name in REACH or (low is not None and high is not None and high - low <= 200)
         # A slider always has a value; one that stands for "the model's default" must be able to be empty.
         has_value = field.default is not None or field.name in REACH or field.name == "strength"
-        return (gr.Slider if slides and has_value else gr.Number), whole, same
+        return (
+            (gr.Slider, _whole if field.kind == "int" else _same, _same) if slides and has_value else typed(field.name)
+        )
     if field.kind == "map":
         return gr.Textbox, lambda value: _mapping(field.name, value), lambda value: _text(value)
     # An empty negative prompt is one; any other empty text asks for nothing.
@@ -235,6 +233,26 @@ def _kind(field: Field) -> tuple[type[gr.components.Component], Pass, Pass]:
         _same if field.name == "negative_prompt" else lambda value: value or None,
         lambda value: value or "",
     )
+
+
+def typed(name: str) -> tuple[type[gr.components.Component], Pass, Pass]:
+    """Return the component of a number that may be empty, how it is read, and how one is shown.
+
+    It is a field of text: browsers would fill an empty one of numbers with 0.
+    """
+    number, noun = (int, "a whole number") if FIELDS[name].kind == "int" else (float, "a number")
+
+    def read(text: Any) -> float | None:
+        try:
+            return number(str(text).strip()) if text not in (None, "") else None
+        except ValueError:
+            raise UsageError(f"{name}: must be {noun}, or empty; got '{shown(text)}'", param=name) from None
+
+    def show(value: float | None) -> str:
+        short = f"{value:g}" if value is not None else ""
+        return short if value is None or float(short) == value else str(value)
+
+    return gr.Textbox, read, show
 
 
 def _same(value: Any) -> Any:

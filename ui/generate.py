@@ -74,10 +74,12 @@ def _connect_size(page: Page, form: Form, ratio: gr.Radio) -> None:
     def pick(chosen: str | None) -> list[Any]:
         if chosen is None:
             return [gr.skip(), gr.skip()]
-        return list(size_of(chosen, page.desk.spec))
+        return [str(side) for side in size_of(chosen, page.desk.spec)]
 
-    def tell(width: float | None, height: float | None) -> str | None:
-        return ratio_of(page.desk.spec, width, height)
+    def tell(width: str, height: str) -> str | None:
+        if not (width + height).isdecimal():  # half typed; what is wrong is told when it is asked for
+            return None
+        return ratio_of(page.desk.spec, int(width or 0), int(height or 0))
 
     sides = [form["width"], form["height"]]
     ratio.input(pick, [ratio], sides, **QUIET)

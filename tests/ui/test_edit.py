@@ -93,7 +93,7 @@ def test_the_size_is_the_pictures_unless_it_is_set() -> None:
         form.side("width")
         form.side("height")
     assert form.values([None, None]) == {}
-    assert [update["value"] for update in form.updates({}, TINY)] == [None, None]
+    assert [update["value"] for update in form.updates({}, TINY)] == ["", ""]
     assert [update["value"] for update in form.updates({"width": 320}, TINY)] == [320, None]
 
 

@@ -64,18 +64,30 @@ def test_bounds_choices_and_help_are_those_of_the_schema() -> None:
     assert [value for _, value in found["quality"].choices] == list(schema.fields(Request)["quality"].choices)
     assert [value for _, value in found["output_format"].choices] == ["png", "jpeg", "webp"]
     assert found["embed_recipe"].info == schema.fields(Request)["embed_recipe"].opt.help
-    assert found["width"].step == TINY.multiple
 
 
 @pytest.mark.parametrize("served", MODELS, ids=lambda entry: entry.id)
 def test_a_number_may_be_empty_where_there_is_no_default(served: ModelSpec) -> None:
-    """Browsers fill one that has bounds, and sliders always have a value: the request would not be what was asked."""
+    """Sliders always have a value, and browsers fill fields of numbers: the request would not be what was asked."""
     for name, field in forms.FIELDS.items():
-        if field.kind not in ("int", "float") or not forms.is_offered(field) or not forms.used(name, served):
-            continue
-        kind = forms._kind(field)[0]
-        assert kind is gr.Number or forms.default(name, served) is not None, name
-        assert kind is gr.Slider or "minimum" not in forms.properties(name, served, None), name
+        if field.kind in ("int", "float") and forms.is_offered(field) and forms.used(name, served):
+            kind = forms._kind(field)[0]
+            assert kind is gr.Textbox or (kind is gr.Slider and forms.default(name, served) is not None), name
+
+
+@pytest.mark.parametrize(("text", "value"), [("", None), (None, None), (" 64 ", 64), ("-3", -3)])
+def test_a_number_is_typed(text: str | None, value: int | None) -> None:
+    _, read, show = forms.typed("width")
+    assert read(text) == value and read(show(value)) == value
+    _, read, show = forms.typed("flow_shift")
+    assert [show(number) for number in (3.0, 0.5, 0.123456789, None)] == ["3", "0.5", "0.123456789", ""]
+
+
+def test_what_is_no_number_is_told() -> None:
+    with pytest.raises(UsageError, match="width: must be a whole number, or empty; got '12"):
+        forms.typed("width")[1]("12.5")
+    with pytest.raises(UsageError, match="flow_shift: must be a number, or empty; got 'much'"):
+        forms.typed("flow_shift")[1]("much")
 
 
 def test_nothing_that_is_not_built_is_offered() -> None:
