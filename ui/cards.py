@@ -19,7 +19,7 @@ Small = Callable[[Job, int], Path | None]
 BULK = """
 <div class="bulk line" role="toolbar" aria-label="What to do with the selected results">
 <span class="count"></span>
-<button type="button" class="x" data-ask="all">All on this page</button>
+<button type="button" class="x" data-ask="all">All</button>
 <button type="button" class="x" data-ask="none">None</button>
 <span class="rest"></span>
 <label class="plain"><input type="checkbox"> without the recipe</label>

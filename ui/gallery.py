@@ -36,6 +36,8 @@ EMPTY = "Nothing here yet. What you make in the other tabs appears here."
 NONE_FAILED = "Nothing has failed."
 NO_MATCH = "Nothing matches. Try other words, or show all."
 AWAY, THERE = ["gallery", "away"], ["gallery"]  # classes: what is away stays in the page, and what is marked marked
+# What shows cards runs one after another: what was read before a change must not be shown after it.
+IN_TURN: dict[str, Any] = {**QUIET, "concurrency_id": "gallery", "concurrency_limit": 1}
 CHOOSE_JS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-index]');
@@ -216,14 +218,14 @@ class Gallery:
             *chosen, before = given
             return self.cards_after(*chosen, before[:-1])
 
-        last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+        last: dict[str, Any] = {"trigger_mode": "always_last", **IN_TURN}
         where = [*self.filters, self.before]
         changed = [self.search.change, self.show.input, self.model.input, self.starred.input]
         gr.on(changed, first, self.filters, self.listed, **last)
-        tab.select(visit, where, [self.visited, *self.listed], **QUIET)
+        tab.select(visit, where, [self.visited, *self.listed], **IN_TURN)
         self.finished.change(again, [self.visited, *where], self.listed, **last)
-        self.older.click(older, [self.ids, *where], self.listed, **QUIET).then(None, None, None, js=TOP_JS)
-        self.newer.click(newer, where, self.listed, **QUIET).then(None, None, None, js=TOP_JS)
+        self.older.click(older, [self.ids, *where], self.listed, **IN_TURN).then(None, None, None, js=TOP_JS)
+        self.newer.click(newer, where, self.listed, **IN_TURN).then(None, None, None, js=TOP_JS)
         self._connect_bulk(where)
 
     def _connect_bulk(self, where: list[Any]) -> None:
@@ -248,8 +250,8 @@ class Gallery:
         def download(event: gr.EventData) -> str:
             return self.archived(ids_of(event._data), bool(event._data.get("plain")))
 
-        self.cards.like(star, where, self.listed, **QUIET)
-        self.cards.delete(delete, where, self.listed, **QUIET)
+        self.cards.like(star, where, self.listed, **IN_TURN)
+        self.cards.delete(delete, where, self.listed, **IN_TURN)
         self.cards.download(download, None, [self.file], **QUIET)
 
     def archived(self, names: Sequence[str], plain: bool) -> str:
@@ -333,7 +335,7 @@ class Gallery:
         opening = self.cards.select(opens, [self.ids], [*sides, *self.about], **QUIET)
         opening.then(None, None, None, js=TOP_JS)
         closing = self.back.click(_closed, None, [*sides, self.picture], **QUIET)
-        closing.then(told(self.cards_after), where, self.listed, **QUIET).then(None, None, None, js=RETURN_JS)
+        closing.then(told(self.cards_after), where, self.listed, **IN_TURN).then(None, None, None, js=RETURN_JS)
         self.picture.select(choose, at, self.about, **QUIET)
         self.previous.click(moved(-1), at, self.about, **QUIET)
         self.next.click(moved(1), at, self.about, **QUIET)
@@ -341,7 +343,7 @@ class Gallery:
         self.copy.click(None, [self.prompt], None, js=COPY_JS)
         self.download.click(download, [self.opened, self.plain], [self.file], **QUIET)
         gone = [*sides, self.picture, *self.listed]
-        self.delete.click(delete, [self.opened, self.sure, *where], gone, js=SURE_JS, **QUIET)
+        self.delete.click(delete, [self.opened, self.sure, *where], gone, js=SURE_JS, **IN_TURN)
 
     def downloaded(self, name: str, index: int, plain: bool) -> str:
         """Return a download of one file of a job. Raises NotFound, OutputError."""

@@ -80,9 +80,10 @@ def test_look_load_star_and_delete(page: Page, server: Running) -> None:
     visit(page)
     page.keyboard.press("Escape")  # out of the large view
     expect(page.locator(".card")).to_have_count(2)
-    page.get_by_text("Failed", exact=True).click()
+    page.locator(".filters").get_by_text("Failed", exact=True).click()
     expect(page.locator(".card .wrong")).to_have_text("a test asked for this error")
-    page.get_by_text("All", exact=True).click()
+    page.locator(".filters").get_by_text("All", exact=True).click()
+    expect(page.locator(".card")).to_have_count(2)
     page.get_by_placeholder("Search prompts").fill("OLDER")
     expect(page.locator(".card")).to_have_count(1)
     page.locator(".card").hover()
@@ -139,9 +140,6 @@ def test_a_dropped_file_and_a_pasted_text_bring_their_settings(page: Page, serve
     expect(page.get_by_placeholder("What to draw")).to_have_value("a dropped boat")
     expect(page.get_by_label("Seed")).to_have_value(str(2**53 + 1))
     expect(page.locator(".note")).to_contain_text("Settings of sgdiff-app are in Generate now.")
-    Image.new("RGB", (8, 8)).save(tmp_path / "bare.png")
-    drop(page, tmp_path / "bare.png")
-    expect(page.get_by_text("bare.png: no settings inside")).to_be_visible()
     page.get_by_role("button", name="Import").click()
     page.get_by_role("textbox", name="Settings").fill(A1111)
     page.keyboard.press("Control+Enter")
@@ -150,6 +148,9 @@ def test_a_dropped_file_and_a_pasted_text_bring_their_settings(page: Page, serve
     expect(page.get_by_label("Seed")).to_have_value("77")
     page.locator(".note").get_by_role("button", name="Close").click()
     expect(page.locator(".note")).to_have_count(0)
+    Image.new("RGB", (8, 8)).save(tmp_path / "bare.png")
+    drop(page, tmp_path / "bare.png")
+    expect(page.get_by_text("bare.png: no settings inside")).to_be_visible()
     assert server.service.queue.store.count() == jobs  # nothing is drawn by itself
 
 
