@@ -34,6 +34,14 @@ def drawn(page: Page, prompt: str) -> None:
     expect(panel(page).locator(".results img").first).to_be_visible()
 
 
+def test_a_new_page_says_where_pictures_appear_and_what_to_ask_for(page: Page) -> None:
+    expect(panel(page).get_by_text("What you ask for appears here.")).to_be_visible()
+    page.get_by_role("button", name="a lighthouse by the sea in fog").click()
+    expect(page.get_by_placeholder("What to draw")).to_have_value("a lighthouse by the sea in fog")
+    page.get_by_role("button", name="Generate").click()
+    drawn(page, "a lighthouse by the sea in fog")
+
+
 def test_a_picture_with_its_preview(page: Page) -> None:
     run(page, "a very slow red house")
     live = panel(page).locator("img.live")
