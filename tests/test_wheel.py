@@ -87,7 +87,12 @@ def test_the_wheel_holds_code_and_bundled_files_only(source: Path, wheel: Path) 
         for path in (source / "assets" / folder).rglob("*")
         if path.is_file()
     }
-    assert bundled >= {"engine/assets/models/some-model/vae/config.json", "engine/assets/configs/some-model.json"}
+    bundled |= {str(path.relative_to(source)) for path in (source / "ui/static").iterdir()}
+    assert bundled >= {
+        "ui/static/page.css",
+        "engine/assets/models/some-model/vae/config.json",
+        "engine/assets/configs/some-model.json",
+    }
     rest = {name for name in names - code - bundled if ".dist-info/" not in name and not name.endswith("py.typed")}
     assert not code - names
     assert not bundled - names
@@ -103,7 +108,12 @@ def test_the_sdist_builds_and_carries_the_licence(source: Path, wheel: Path) -> 
 
 
 def test_it_imports_from_where_it_is_installed(target: Path, tmp_path: Path) -> None:
-    done = alone(target, tmp_path, "-c", "import engine, sgdiff_app; print(engine.__file__, sgdiff_app.__file__)")
+    done = alone(
+        target,
+        tmp_path,
+        "-c",
+        "import engine, sgdiff_app, ui; print(engine.__file__, sgdiff_app.__file__, ui.__file__)",
+    )
     assert done.returncode == 0, done.stderr
     assert all(Path(file).is_relative_to(target) for file in done.stdout.split())
 
