@@ -9,6 +9,7 @@ from typing import Any
 
 from engine import hub
 from engine.config import EngineConfig
+from engine.downloads import size
 from engine.env import Environment
 from engine.errors import UsageError, listed, suggest
 from engine.lora import files, shelf
@@ -16,7 +17,6 @@ from engine.lora.facts import facts
 from engine.lora.header import printable
 from sgdiff_app.config import Settings
 from sgdiff_app.options import CommandOptions
-from sgdiff_app.plan import size
 
 VERBS = ("inspect",)
 LONGEST_PHRASE = 500  # characters of trigger words that are shown

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine import catalog, hub, log, remote
 from engine.catalog import MODELS, SMALL_AREA, ModelSpec
 from engine.config import EngineConfig
+from engine.downloads import Place, State, place, require_room, size, watched
 from engine.env import Environment
 from engine.errors import ModelError, UsageError, listed, suggest
-from engine.types import Progress
 from sgdiff_app.config import Settings
 from sgdiff_app.options import CommandOptions
-from sgdiff_app.plan import size
 from sgdiff_app.progress import Bar
 
 logger = log.get(__name__)
-State = Literal["bundled", "cached", "local", "partial", "absent", "unknown"]
 VERBS = ("show", "pull")
 SETTINGS = ("revision", "offline", "trust_remote_code")
-WAIT_S = 0.5  # between two looks at how far a download is
 HEADINGS = ("family", "model", "tasks", "size", "frames", "steps", "on disk")
 ON_DISK: Mapping[State, str] = {"bundled": "bundled, {}", "cached": "{}", "local": "{}", "partial": "in part, {}",
                                 "absent": "no", "unknown": "unknown"}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a model is on this machine, and what it takes there."""
-
-    state: State
-    folder: Path | None = None
-    disk_bytes: int | None = None
 
 
 def run(words: Sequence[str], settings: Settings, environment: Environment) -> int:
@@ -86,28 +70,6 @@ def _row(spec: ModelSpec, where: Place) -> tuple[str, ...]:
 
 def _on_disk(where: Place) -> str:
     return ON_DISK[where.state].format(size(where.disk_bytes))
-
-
-def place(name: str, config: EngineConfig, environment: Environment, sizes: Mapping[str, int]) -> Place:
-    """Say where a model is, without the network. `sizes` are those of the repositories in the hub cache."""
-    folder = hub.bundled(name)
-    if folder is not None:
-        return Place("bundled", folder, _folder_bytes(folder))
-    if Path(name).is_dir():
-        return Place("local", Path(name), _folder_bytes(Path(name)))
-    if environment.use_modelscope:
-        return Place("unknown")
-    if name not in sizes:
-        return Place("absent")
-    try:
-        source = hub.locate(replace(config, model_path=name, offline=True), environment)
-    except ModelError:
-        return Place("partial", None, sizes[name])
-    return Place("cached", source.folder, sizes[name])
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def described(spec: ModelSpec, where: Place) -> dict[str, Any]:
@@ -205,64 +167,23 @@ def _pull(name: str, config: EngineConfig, environment: Environment, as_json: bo
         ships = "ships with the program" if hub.bundled(model) else "is on this machine already"
         logger.info("%s %s", model, ships)
     else:
-        _require_room(model, plan.download_bytes)
+        require_room(model, plan.download_bytes)
         logger.info(
             "%s: downloading %s", model, size(plan.download_bytes) if plan.download_bytes else "what is missing"
         )
-    with _watched(model, plan.download_bytes):
-        source = hub.locate(config, environment)
+    bar = Bar()
+    try:
+        with watched(model, plan.download_bytes, bar):
+            source = hub.locate(config, environment)
+    except KeyboardInterrupt:
+        if plan.download_bytes:
+            logger.warning("%s: stopped; the same command goes on where this one was", model)
+        raise
+    finally:
+        if plan.download_bytes:
+            bar.clear()
     if as_json:
         report = {"model": model, "folder": str(source.folder), "revision": source.revision, "was_cached": plan.cached}
         print(json.dumps({**report, "download_bytes": plan.download_bytes}, ensure_ascii=False))
     else:
         print(source.folder)
-
-
-def _require_room(model: str, needed: int | None) -> None:
-    from huggingface_hub import constants
-
-    cache = Path(constants.HF_HUB_CACHE)
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if needed is not None and needed > free:
-        message = f"{model}: needs {size(needed)}, but {cache} has {size(free)} left; HF_HOME names another place"
-        raise ModelError(message, code="disk_full")
-
-
-@contextmanager
-def _watched(model: str, total: int | None) -> Iterator[None]:
-    """Show on stderr how far a download is, in per cent; ModelScope, which does not tell its size, shows its own."""
-    if not total:
-        yield
-        return
-    from huggingface_hub.utils.tqdm import disable_progress_bars  # one bar is enough
-
-    bar, done = Bar(), threading.Event()
-    start, began = remote.bytes_here(model, whole_files=True), time.monotonic()
-    already = remote.bytes_here(model) - start
-
-    def look() -> None:
-        have = already
-        while not done.wait(WAIT_S):
-            have = max(have, remote.bytes_here(model) - start)  # a try that begins anew does not move the bar back
-            bar(progress(have, have - already, total, time.monotonic() - began))
-
-    watcher = threading.Thread(target=look, daemon=True)
-    with disable_progress_bars():
-        watcher.start()
-        try:
-            yield
-        except KeyboardInterrupt:
-            logger.warning("%s: stopped; the same command goes on where this one was", model)
-            raise
-        finally:
-            done.set()
-            watcher.join()
-            bar.clear()
-
-
-def progress(have: int, fetched: int, total: int, elapsed_s: float) -> Progress:
-    """Return how far a download is: `have` of `total` bytes, `fetched` of them in this run."""
-    left = max(0, total - have)
-    eta = left * elapsed_s / fetched if fetched > 0 else None
-    return Progress("downloading", min(100, 100 * have // total), 100, elapsed_s, eta)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from engine import hub, log
 from engine.catalog import ModelSpec
 from engine.config import EngineConfig
+from engine.downloads import size
 from engine.env import Environment
 from engine.hub import Plan
 from sgdiff_app.config import Settings
@@ -76,15 +77,3 @@ def _lines(found: Plan, config: EngineConfig) -> Iterator[str]:
     yield f"folder: {found.folder or 'not on this machine'}"
     yield f"download: {size(found.download_bytes)}"
     yield f"device: {config.device}, executor: {config.executor}"
-
-
-def size(count: int | None) -> str:
-    """Return a number of bytes for people."""
-    if not count:
-        return "unknown" if count is None else "nothing"
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DRAWN = """
     errors schema types config catalog resolve env log
     overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage cloud profiler faults \
-        settings_text infotext comfy strip editing
+        settings_text infotext comfy strip editing downloads
     attention parallel kernels
     passes cache lora
     stages
@@ -40,6 +40,9 @@ ARROWS = {
     ("jobs", "worker"),  # a queue without a worker hears of its engine in the same words
     ("worker", "engine"),  # the worker is an engine behind a channel
     ("hub", "remote"),  # remote is the network half of hub
+    ("downloads", "hub"),  # hub says what a download brings, and fetches it,
+    ("downloads", "remote"),  # remote how much of it is here,
+    ("downloads", "profiler"),  # and the clock how long it takes
     ("media", "urls"),
     ("fetch", "urls"),  # urls says what may be fetched
     ("media", "fetch"),  # an input image may lie at a URL

@@ -21,6 +21,7 @@ from engine.jobs.queue import Change
 from engine.jobs.thumbnails import Thumbnails
 from engine.profiler import monotonic
 from engine.types import Artifact, Request
+from ui.adapters import Adapters
 
 DOOR = "ui"  # in the notes of a job: where it came from
 UPDATE_S = 0.2  # between two updates of a page
@@ -39,7 +40,7 @@ class Options:
     inputs: Path  # where input images of jobs are kept
     model_name: Callable[[], str]  # under which the model is served now
     model_switch: bool = True
-    lora_dirs: tuple[Path, ...] = ()  # from which adapters may be loaded by path
+    lora_dirs: tuple[Path, ...] | None = None  # from which adapters may be loaded by path; None: from any
     max_upload: int = 256 * 10**6  # bytes
     root_path: str = ""
 
@@ -88,6 +89,7 @@ class Desk:
         self.lock = threading.Lock()
         self.ids: dict[str, list[str]] = {}  # of jobs by client, the newest first
         self.followers: dict[str, list[Follower]] = {}
+        self.adapters = Adapters(queue, environment, options.data / "loras", options.lora_dirs)
         self.thumbnails = Thumbnails(queue.delivery, (options.data / "thumbnails").resolve())
 
     # The model
@@ -117,6 +119,7 @@ class Desk:
         if spec is None:
             raise ModelError("the model is still being loaded; try again in a moment", code="model_loading")
         told = {**notes, "client": client, "door": DOOR, "tab": tab}
+        self.adapters.check(request)
         device = str(self.queue.supervisor.told.get("device", ""))
         resolved = resolve(request, spec, self.queue.served, device=device)
         kind: Kind = "video" if spec.is_video else "edit" if request.image_path else "image"
@@ -260,9 +263,14 @@ class Desk:
 
     def raise_priority(self, job_id: str) -> Job:
         """Let a job start before all that wait. Raises NotFound."""
+        return self.queue.move(job_id, 0)
+
+    def move(self, job_id: str, by: int) -> Job:
+        """Let a job that waits start earlier (-1) or later (+1). Raises NotFound."""
         with self.queue.lock:
-            highest = max((job.priority for job in self.queue.waiting), default=0)
-            return self.queue.update(job_id, priority=highest + 1)
+            job = self.get(job_id)
+            place = self.queue.position(job)
+            return job if place is None else self.queue.move(job_id, place + by)
 
     def _client(self, job_id: str) -> str:
         return str(self.queue.get(job_id).notes.get("client", ""))

@@ -22,7 +22,7 @@ from engine.jobs.job import PREFIXES, Job, Kind, new_id
 from engine.jobs.listeners import Change, Listener, Listeners, heard
 from engine.jobs.store import JobStore
 from engine.jobs.supervisor import Supervisor
-from engine.jobs.turns import Durations, in_turn, next_job
+from engine.jobs.turns import Durations, in_turn, moved, next_job
 from engine.profiler import monotonic, wall
 from engine.types import Artifact, LoraRef, Request
 
@@ -225,6 +225,14 @@ class JobQueue:
             job.priority = job.priority if priority is None else priority
             job.starred = job.starred if starred is None else starred
             self._save(job)
+        return job
+
+    def move(self, job_id: str, place: int) -> Job:
+        """Let a job that waits start behind `place` others, by their priorities. Raises NotFound."""
+        with self.lock:
+            job = self.get(job_id)
+            for name, priority in (moved(self.waiting, job, place) if job in self.waiting else {}).items():
+                self.update(name, priority=priority)
         return job
 
     def keep(self, job: Job) -> None:

@@ -16,6 +16,21 @@ def in_turn(waiting: Sequence[Job]) -> list[Job]:
     return sorted(waiting, key=lambda job: (-job.priority, job.order))
 
 
+def moved(waiting: Sequence[Job], job: Job, place: int) -> dict[str, int]:
+    """Return the priorities, by job, that let a job start behind `place` others; only those that must change."""
+    turn = [other for other in in_turn(waiting) if other is not job]
+    turn.insert(max(0, place), job)
+    changed, behind = dict[str, int](), turn[-1]
+    least = behind.priority
+    for before in reversed(turn[:-1]):
+        needed = least if before.order < behind.order else least + 1
+        least = max(before.priority, needed)
+        if least != before.priority:
+            changed[before.id] = least
+        behind = before
+    return changed
+
+
 def next_job(waiting: Sequence[Job], loaded: str, now: float) -> Job | None:
     """Return the job whose turn it is: the first of the loaded model, unless another one has waited too long."""
     turn = in_turn(waiting)

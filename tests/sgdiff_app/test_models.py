@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from engine import catalog, hub, remote
+from engine import catalog, downloads, hub, remote
 from sgdiff_app import models
 
 Cli = Callable[..., Any]
@@ -265,7 +265,7 @@ def test_offline_forbids_a_download(cli: Cli, online: Hub, monkeypatch: pytest.M
 
 
 def test_a_full_disk_is_noticed_before(cli: Cli, online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     answer = cli("models", "pull", "FLUX.1-dev", "--json")
     message = f"{DEV}: needs 2.1 kB, but {online.cache} has 1.0 kB left; HF_HOME names another place"
     assert answer.status == 1
@@ -301,7 +301,7 @@ def test_progress_is_told_while_it_downloads(cli: Cli, online: Hub, monkeypatch:
         return whole(repo, **given)
 
     monkeypatch.setattr(models, "Bar", Bar)
-    monkeypatch.setattr(models, "WAIT_S", 0.01)
+    monkeypatch.setattr(downloads, "WAIT_S", 0.01)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", slow)
     assert cli("models", "pull", DEV).status == 0
     steps = [step for step, _ in seen]
@@ -331,13 +331,6 @@ def test_input_images_and_small_sizes_are_told(cli: Cli, online: Hub) -> None:
     assert json.loads(cli("models", "show", "Wan2.1-T2V-1.3B", "--json").out)["max_images"] == 0
     small = next(spec for spec in catalog.MODELS if spec.small_defaults)
     assert f"defaults up to {catalog.SMALL_AREA} pixels: " in cli("models", "show", small.id).out
-
-
-def test_how_far_a_download_is() -> None:
-    half = models.progress(50, 25, 100, 10.0)
-    assert (half.stage, half.step, half.steps, half.eta_s) == ("downloading", 50, 100, 20.0)
-    assert models.progress(0, 0, 100, 1.0).eta_s is None
-    assert models.progress(120, 120, 100, 1.0).step == 100
 
 
 def test_sizes_in_the_cache(online: Hub) -> None:

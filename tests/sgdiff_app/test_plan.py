@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine import catalog, hub
-from sgdiff_app import plan
+from engine.downloads import size
 
 
 def test_the_plan_of_a_local_model(cli: Callable[..., Any], flux_folder: Path) -> None:
@@ -126,4 +126,4 @@ def test_a_model_that_is_elsewhere_is_checked_by_the_catalog(cli: Callable[..., 
     ],
 )
 def test_sizes(count: int | None, text: str) -> None:
-    assert plan.size(count) == text
+    assert size(count) == text
