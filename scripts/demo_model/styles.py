@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GREY = (0.299, 0.587, 0.114)
-BLOCK = 8  # pixels: what the autoencoder turns into one latent
+PIXEL = 4  # half of what the autoencoder turns into one latent
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:
@@ -59,33 +58,21 @@ def _blocks(x: Tensor, block: int) -> Tensor:
     return F.interpolate(torch.lerp(mean, bold, 0.6), scale_factor=block, mode="nearest")
 
 
-def _dithered(x: Tensor, block: int, levels: int) -> Tensor:
-    """Few levels per channel, ordered in twos so that squares alternate where a colour lies between two levels."""
-    order = torch.tensor(((0.0, 0.5), (0.75, 0.25)), device=x.device, dtype=x.dtype) - 0.375
-    order = order.repeat(x.shape[-2] // block // 2, x.shape[-1] // block // 2)
-    order = order.repeat_interleave(block, 0).repeat_interleave(block, 1)
-    return ((x * levels + 0.5 + 0.8 * order).floor() / levels).clamp(0, 1)
-
-
 def pixel_art(x: Tensor) -> Tensor:
-    """Dithered square pixels in few colours, and plain ones of half the size where there is something small to see."""
-    coarse, fine = _blocks(x, BLOCK), _blocks(x, BLOCK // 2)
-    detail = F.avg_pool2d((fine - coarse).abs().amax(1, keepdim=True), BLOCK)
-    small = F.interpolate(detail, scale_factor=BLOCK, mode="nearest") > 0.03
-    return torch.where(small, (fine * 16).round() / 16, _dithered(coarse, BLOCK, 8))
+    """Square pixels of half a latent in few strong colours, with dark ones where things end."""
+    squares = _saturated(_blocks(x, PIXEL), 1.15)
+    ends = F.interpolate(F.max_pool2d(_edges(x, 0.9), PIXEL), scale_factor=PIXEL, mode="nearest")
+    return (squares * (1 - 0.35 * (ends * 9 - 0.5).clamp(0, 1)) * 9).round() / 9
 
 
 def pencil_sketch(x: Tensor) -> Tensor:
-    """A coloured wash on paper under slanted strokes, deeper in the dark, with thin outlines; specks get none."""
+    """Dark pencil lines over a pale wash on paper, which keeps light and colours; specks get no outline."""
     paper = torch.tensor((0.98, 0.96, 0.91), device=x.device, dtype=x.dtype)[:, None, None]
-    wash = torch.lerp(paper.expand_as(x), _saturated(_blur(x, 0.7), 1.25), 0.76)
-    across = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-    # the strokes meet every latent of two by two alike, which makes them easy to learn
-    strokes = torch.cos((across[:, None] + across) * (math.pi / BLOCK)).clamp(min=-0.2) - 0.22
-    wash = wash - 0.2 * (1 - 0.5 * _grey(_blur(x, 2.0))) * strokes * (0.25 + 0.75 * wash)
-    bold = _without_specks(x, 5).clamp(min=1e-4).pow(0.8)  # dark pictures have lines too
-    line = _blur((_edges(bold, 1.3) * 14 - 0.4).clamp(0, 1), 0.5)
-    return (wash * (1 - 0.6 * line)).clamp(0, 1)  # lines keep a tint, so that a red thing stays red
+    wash = torch.lerp(paper.expand_as(x), _saturated(_blur(x, 0.8), 1.3), 0.72)
+    bold = _without_specks(x, 5).clamp(min=1e-4).pow(0.7)  # dark pictures have lines too
+    line = _blur((_edges(bold, 1.0) * 19 - 0.35).clamp(0, 1), 0.5)
+    graphite = 0.12 + 0.25 * _saturated(_blur(x, 1.0), 1.8)  # keeps a tint, so that a red thing stays red
+    return torch.lerp(wash, graphite, 0.85 * line).clamp(0, 1)
 
 
 def neon_night(x: Tensor) -> Tensor:
