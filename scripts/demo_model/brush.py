@@ -167,6 +167,7 @@ class Painter:
     sun_lift: float = 0.0  # how far a low sun must climb to be seen over the place
     horizon: float = 150.0
     top: float = 0.0  # the first row that the canvas shows
+    coarse: float = 1.0  # how many times larger, and fewer, the smallest details are drawn
     water: tuple[float, float] | None = None
     stand: list[Point] = field(default_factory=list)
 

@@ -36,14 +36,15 @@ def mountains(p: Painter, sky_things: Callable[[], None]) -> None:
     far_trees(p, far, 6, 11, 0.42)
     layer(p, waves(rng, p.horizon + 22, 12, 140), mix(PINE_FLOOR, GRASS, 0.4), 0.3)
     near = waves(rng, p.horizon + 44, 14, 190)
-    tree_line(p, [(x, y + 2) for x, y in near], 13, 24, 0.2, rng.uniform(0.55, 0.9))
+    grow = p.coarse**0.5
+    tree_line(p, [(x, y + 2) for x, y in near], 13 * grow, 24 * grow, 0.2, rng.uniform(0.55, 0.9))
     layer(p, near, GRASS, 0.06, -0.38, 75)
     grass(p, p.horizon + 66, 60, p.light.ground(GRASS, 0.0))
     p.stand = [(x, y + 15) for x, y in near]
 
 
 def hills(p: Painter, sky_things: Callable[[], None]) -> None:
-    rng = p.rng
+    rng, grow = p.rng, p.coarse**0.5
     sky_things()
     tones = [rgb(c) for c in ("#9cc47a", "#7fb863", "#a3c95c", "#6fae50", "#5c9d48")]
     rng.shuffle(tones)
@@ -58,8 +59,8 @@ def hills(p: Painter, sky_things: Callable[[], None]) -> None:
         for _ in range(3 if 0 < i < 4 else 0):
             x = rng.uniform(0, SIZE)
             for k in range(rng.randint(1, 4)):
-                tx = x + k * (4 + 2 * i)
-                broadleaf(p, tx, at(skyline, min(tx, 256)) + 2, 7 + 3.2 * i + rng.uniform(0, 3), depth)
+                tx = x + k * (4 + 2 * i) * grow
+                broadleaf(p, tx, at(skyline, min(tx, 256)) + 2, (7 + 3.2 * i + rng.uniform(0, 3)) * grow, depth)
         near = skyline if i == 3 else near
     grass(p, 226, 50, p.light.ground(tones[4], 0.0))
     p.stand = [(x, y + 9) for x, y in near]
@@ -74,13 +75,14 @@ def sea(p: Painter, sky_things: Callable[[], None]) -> None:
         p.path([*island, (x + w, p.horizon)], fill(light.lit(rgb("#5d7f86"), 0.62)))
     sky_things()
     water(p, p.horizon, 260, rgb("#1f6fa6"))
-    for row in range(7):
-        t = row / 6
+    rows = round(7 / p.coarse)
+    for row in range(rows):
+        t = row / (rows - 1)
         y = p.horizon + 16 + 84 * t**1.3
         crest = waves(rng, y, 2 + 5 * t, 26 + 44 * t, 2)
         tone = mix(light.lit(rgb("#2a83b5"), 0.3 * (1 - t)), mix(light.sky[2], light.sky[1], t), 0.55)
         p.path(down(crest, y + 14 + 10 * t), vertical(y, y + 14 + 10 * t, tone, tone, 0.55, 0.0))
-        p.strand(crest, stroke(mix(tone, WHITE, 0.5), 0.8 + 0.6 * t, 0.36))
+        p.strand(crest, stroke(mix(tone, WHITE, 0.5), (0.8 + 0.6 * t) * p.coarse, 0.36))
     p.water = (p.horizon + 26, p.horizon + 62)
     p.stand = [(0, p.horizon + 52), (256, p.horizon + 52)]
 

@@ -79,12 +79,12 @@ def far_trees(p: Painter, skyline: list[Point], low: float, high: float, depth: 
 def grass(p: Painter, y0: float, count: int, colour: Colour) -> None:
     """Blades in the foreground, longer towards the eye."""
     rng = p.rng
-    for _ in range(count):
+    for _ in range(int(count / p.coarse)):
         t = rng.random()
         x, y = rng.uniform(0, 256), y0 + (262 - y0) * t
         n = 4 + 9 * t
         c = mix(colour, rng.choice(((0, 0, 0), (1, 1, 0.6))), rng.uniform(0.05, 0.22))
-        p.strand([(x, y), (x + rng.uniform(-2.5, 2.5), y - n)], stroke(c, 0.9 + 0.8 * t, 0.85))
+        p.strand([(x, y), (x + rng.uniform(-2.5, 2.5), y - n)], stroke(c, (0.9 + 0.8 * t) * p.coarse, 0.85))
 
 
 def palm(p: Painter, x: float, y: float, h: float, lean: float) -> None:

@@ -79,27 +79,28 @@ def water(p: Painter, y0: float, y1: float, tint: Colour, mirror: float = 0.0) -
         p.canvas.drawImage(image, 0, p.top / scale, skia.SamplingOptions(skia.FilterMode.kLinear), paint)
         p.canvas.restore()
         p.canvas.drawRect(box, vertical(y0, y1, deep, deep, 0.08, 0.42))
-    for _ in range(26):
+    for _ in range(int(26 / p.coarse)):
         t = rng.random() ** 1.3
         y, n = y0 + 2 + (y1 - y0 - 3) * t, 5 + 20 * t
         x = rng.uniform(0, SIZE)
         c = mix(light.sky[3], WHITE, 0.3) if rng.random() < 0.6 else mix(deep, (0, 0, 0), 0.1)
-        p.strand([(x - n, y), (x + n, y)], stroke(c, 0.7 + 0.8 * t, 0.32))
+        p.strand([(x - n, y), (x + n, y)], stroke(c, (0.7 + 0.8 * t) * p.coarse, 0.32))
     if light.weather in ("clear", "clouds", "rainbow"):
         warm = mix(light.sun, light.sky[3], 0.25)
-        for i in range(22):
-            t = (i + rng.random()) / 22
+        count = int(22 / p.coarse)
+        for i in range(count):
+            t = (i + rng.random()) / count
             y, n = y0 + 1 + (y1 - y0 - 2) * t, (4 + 15 * t) * rng.uniform(0.5, 1.2)
             x = p.sun_x + rng.uniform(-1, 1) * 6 * (0.5 + t)
-            p.strand([(x - n, y), (x + n, y)], stroke(warm, 1.0 + 0.9 * t, 0.62 - 0.25 * t))
+            p.strand([(x - n, y), (x + n, y)], stroke(warm, (1.0 + 0.9 * t) * p.coarse, 0.62 - 0.25 * t))
 
 
 def windows(p: Painter, x: float, top: float, w: float, h: float, c: Colour, lamps: float, step: float) -> None:
-    rng = p.rng
+    rng, step, half = p.rng, step * p.coarse, 0.9 * p.coarse
     glass, lamp = mix(c, p.light.sky[3], 0.38), rgb("#ffd97a")
     columns = max(2, int(w / step) - 1)
     for i in range(columns):
         for k in range(int((h - 5) / (step + 1.4))):
             wx, wy = x + (i + 0.75) * w / (columns + 0.5), top + 4 + k * (step + 1.4)
             on = rng.random() < lamps
-            p.rect(wx - 0.9, wy, 1.9, step * 0.55, fill(lamp if on else glass, 0.95 if on else 0.6))
+            p.rect(wx - half, wy, 1.9 * p.coarse, step * 0.55, fill(lamp if on else glass, 0.95 if on else 0.6))

@@ -13,7 +13,7 @@ from stage import BOTTOM, TOP, Bird, Stage, build, flock, fly, lights, matrix, r
 from world import CLOUDS, FPS, FRAMES, HEIGHT, NIGHT_FALLS, SUN_SETS, WIDTH, Motion
 
 Track = tuple[float, float]  # (x, y) in the units of the pictures
-SNOW, RAIN = 46, 54
+SNOW, RAIN = 20, 18
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ def _course(motion: Motion, stage: Stage) -> Course:
     sign = -1 if motion.direction == "left" else 1
     middle = SIZE / 2 + rng.uniform(-14, 14)
     if motion.thing == "balloon":
-        return Course(SIZE / 2 + rng.uniform(-60, 60), rng.uniform(128, 134), 0.0, -rng.uniform(62, 70))
+        return Course(SIZE / 2 + rng.uniform(-60, 60), rng.uniform(130, 136), 0.0, -rng.uniform(62, 70))
     if motion.thing == "sailboat":
         dx = sign * rng.uniform(0.38, 0.54) * SIZE
         water = (stage.painter.horizon + 30, BOTTOM - 16) if motion.place == "sea" else (BOTTOM - 20, BOTTOM - 12)
         return Course(middle - dx / 2, rng.uniform(*water), dx)
     dx = sign * rng.uniform(0.42, 0.58) * SIZE
-    return Course(middle - dx / 2, TOP + rng.uniform(24, 42), dx, rng.uniform(-6, 6))
+    return Course(middle - dx / 2, TOP + rng.uniform(32, 46), dx, rng.uniform(-6, 6))
 
 
 def _sun_course(motion: Motion, stage: Stage) -> Course:
@@ -78,7 +78,7 @@ class Falling:
     def __init__(self, motion: Motion) -> None:
         rng = rng_of(motion, "fall")
         self.snow = motion.weather == "snow"
-        self.height = BOTTOM - TOP + 24
+        self.height = BOTTOM - TOP + 36
         n = SNOW if self.snow else RAIN
         self.at = [(rng.uniform(-20, SIZE + 20), rng.uniform(0, self.height), rng.random()) for _ in range(n)]
         self.slant = rng.uniform(-0.22, 0.22)
@@ -86,14 +86,14 @@ class Falling:
     def draw(self, canvas: skia.Canvas, paint: skia.Paint, frame: int) -> None:
         for x, y, k in self.at:
             if self.snow:
-                down = y + frame * (1.9 + 1.3 * k)
+                down = y + frame * (1.5 + 0.8 * k)
                 sway = 3.5 * math.sin(frame / FPS * 3.1 + 6.283 * k)
-                canvas.drawCircle(x + sway, TOP - 12 + down % self.height, 1.5 + 1.4 * k, paint)
+                canvas.drawCircle(x + sway, TOP - 18 + down % self.height, 3.0 + 1.6 * k, paint)
             else:
-                down = (y + frame * (9.0 + 2.0 * k)) % self.height
-                n = 13 + 5 * k
+                down = (y + frame * (4.5 + 1.5 * k)) % self.height
+                n = 22 + 8 * k
                 x0 = x + self.slant * down
-                y0 = TOP - 18 + down
+                y0 = TOP - 32 + down
                 canvas.drawLine(x0, y0, x0 + self.slant * n, y0 + n, paint)
 
 

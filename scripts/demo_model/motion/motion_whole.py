@@ -61,6 +61,8 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, pad
 def _causal(conv: nn.Conv3d, x: Tensor) -> Tensor:
     """A causal convolution over the whole clip, before which there is nothing: zeros."""
     before, (taps, height, _), step = conv._padding[4], conv.weight.shape[2:], conv.stride[0]
+    if x.shape[1] == 1 and before == taps - 1:  # a single frame meets the last tap alone
+        return _conv2d(x, conv.weight[:, :, -1], conv.bias, padding=height // 2)
     x = F.pad(x, (0, 0, 0, 0, 0, 0, before, 0)) if before else x
     if not How.side_by_side and taps > 1:
         y = F.conv3d(x.permute(0, 4, 1, 2, 3), conv.weight, conv.bias, conv.stride, (0, height // 2, height // 2))

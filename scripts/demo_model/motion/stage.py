@@ -8,7 +8,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import skia
-from brush import PAINT, SIZE, WHITE, Colour, Light, Painter, argb, at, fill, gradient, mix, rgb, stroke, vertical
+from brush import (
+    PAINT,
+    SIZE,
+    WHITE,
+    Colour,
+    Light,
+    Painter,
+    argb,
+    at,
+    fill,
+    gradient,
+    mix,
+    rgb,
+    stroke,
+    times,
+    vertical,
+)
 from draw import SUN_LIFT
 from places import PLACES
 from scenes import Scene
@@ -19,6 +35,8 @@ from world import CLOUDS, HEIGHT, NIGHT_FALLS, SUN_SETS, WIDTH, Motion
 TOP = 40.0  # a clip shows this row of the square world of the pictures and what lies below
 SCALE = WIDTH / SIZE
 BOTTOM = TOP + HEIGHT / SCALE
+COARSE = 2.0  # details that a clip of 192 x 128 still shows well
+GROW = {"house": 1.25, "sailboat": 1.3, "balloon": 1.22}
 CLOUD_REACH = 120.0  # how far clouds are drawn beyond either edge
 LINEAR = skia.SamplingOptions(skia.FilterMode.kLinear)
 
@@ -28,13 +46,21 @@ def rng_of(motion: Motion, part: str) -> random.Random:
     return random.Random(f"{motion.seed}/{part}")
 
 
+class Vivid(Light):
+    """A light that leaves coloured things more of their own colour."""
+
+    def thing(self, c: Colour, depth: float = 0.03) -> Colour:
+        bright = mix(self.ambient, WHITE, 0.75)
+        return mix(times(c, bright), self.haze, min(1.0, 0.5 * depth * self.haze_gain))
+
+
 def lights(motion: Motion) -> list[Light]:
     """The light of a clip, or the lights that it passes through."""
     veil = motion.weather if motion.weather in ("rain", "snow") else "clear"
 
     def light(time: str) -> Light:
         found = light_of(Scene(time, motion.place, veil, (), motion.seed), rng_of(motion, "mood"))
-        return replace(found, weather=motion.weather)
+        return Vivid(**{**vars(found), "weather": motion.weather})
 
     if motion.sky == NIGHT_FALLS:
         return [light("day"), light("sunset"), light("night")]
@@ -90,7 +116,7 @@ class Stage:
 def build(motion: Motion, light: Light) -> Stage:
     """Draws and records the layers of a clip under a light."""
     board = surface()
-    p = Painter(board.getCanvas(), board, rng_of(motion, "land"), light, top=TOP)
+    p = Painter(board.getCanvas(), board, rng_of(motion, "land"), light, top=TOP, coarse=COARSE)
     p.horizon, p.sun_lift = p.rng.uniform(135, 143), SUN_LIFT.get(motion.place, 0.0)
     p.sun_x = p.rng.uniform(44, 212)
     if motion.sky == NIGHT_FALLS and light.time == "night":  # the moon rises across from where the sun went down
@@ -122,7 +148,7 @@ def _sky(p: Painter, motion: Motion) -> skia.Image:
     strength = 0.35 if veiled else 1.0
     if light.time == "night":
         if not veiled:
-            stars(p, 60, 1.7)
+            stars(p, 14, 3.0)
         p.canvas.save()
         p.canvas.translate(0, TOP - 16)
         moon(p, 0.5 if veiled else 1.0)
@@ -161,7 +187,7 @@ def _still_thing(p: Painter, motion: Motion) -> None:
     p.rng = rng_of(motion, "thing")
     x, c = p.rng.uniform(70, 186), PAINT.get(motion.colour, WHITE)
     if motion.thing == "house":
-        _grown(p, x, min(at(p.stand, x), BOTTOM - 14), 1.25, lambda: house(p, 0, 0, c))
+        _grown(p, x, min(at(p.stand, x), BOTTOM - 14), GROW["house"], lambda: house(p, 0, 0, c))
     elif motion.thing == "lighthouse":
         lighthouse(p, x, min(at(p.stand, x), BOTTOM - 20), c)
 
@@ -178,14 +204,16 @@ def _moving_thing(p: Painter, motion: Motion) -> skia.Picture | None:
     c = PAINT.get(motion.colour, WHITE)
     if motion.thing == "sailboat":
         bow = -1 if motion.direction == "left" else 1
-        return record(p, lambda: sailboat(p, 0, 0, c, bow))
-    return record(p, lambda: balloon(p, 0, 0, c)) if motion.thing == "balloon" else None
+        return record(p, lambda: _grown(p, 0, 0, GROW["sailboat"], lambda: sailboat(p, 0, 0, c, bow)))
+    if motion.thing == "balloon":
+        return record(p, lambda: _grown(p, 0, 0, GROW["balloon"], lambda: balloon(p, 0, 0, c)))
+    return None
 
 
 def _drop(light: Light) -> skia.Paint:
     """The paint of what falls."""
     if light.weather == "rain":
-        return stroke(mix(light.haze, WHITE, 0.62 if light.time != "night" else 0.42), 1.5, 0.7)
+        return stroke(mix(light.haze, WHITE, 0.7 if light.time != "night" else 0.5), 3.4, 0.75)
     return fill(WHITE, 0.9)
 
 
@@ -207,20 +235,20 @@ class Bird:
 
 
 def flock(motion: Motion) -> list[Bird]:
-    """Five to seven birds in a loose arrow."""
+    """Four or five birds in a loose arrow."""
     rng = rng_of(motion, "thing")
     away = 1 if motion.direction == "left" else -1
     out = []
-    for i in range(rng.randint(5, 7)):
+    for i in range(rng.randint(4, 5)):
         arm, side = (i + 1) // 2, 1 if i % 2 else -1
-        x, y = away * arm * 15 + rng.uniform(-3, 3), side * arm * 9 + rng.uniform(-2, 2)
-        out.append(Bird(x, y, rng.uniform(8.5, 10.5), rng.random()))
+        x, y = away * arm * 19 + rng.uniform(-3, 3), side * arm * 11 + rng.uniform(-2, 2)
+        out.append(Bird(x, y, rng.uniform(12.5, 14.5), rng.random()))
     return out
 
 
 def fly(canvas: skia.Canvas, stage: Stage, birds: list[Bird], x: float, y: float, time: float) -> None:
     """Draws a flock around (x, y)."""
-    p, paint = stage.painter, stroke(stage.ink, 2.4)
+    p, paint = stage.painter, stroke(stage.ink, 3.6)
     p.canvas = canvas
     for b in birds:
         bird(p, x + b.x, y + b.y, b.size, 0.45 + 0.3 * float(np.sin(6.283 * (time + b.phase))), paint)
