@@ -32,6 +32,7 @@ class InlineDesk(Desk):
         super().__init__(queue, environment, options)
         self.inline = queue
         queue.attended = self._follows
+        self.adapters.fixed, self.adapters.offered = True, queue.fence.loras
 
     def _follows(self, job: Job) -> bool:
         return bool(self.followers.get(str(job.notes.get("client"))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import warnings
@@ -55,6 +56,23 @@ class Thumbnails:
             if made.location and not Path(made.location).exists():  # deleted meanwhile
                 path.unlink(missing_ok=True)
                 return None
+        return path
+
+    def of_picture(self, source: Path) -> Path | None:
+        """Return a small copy of any picture, made if need be; None when there cannot be one."""
+        try:
+            told = source.stat()
+            name = hashlib.sha256(f"{source} {told.st_mtime_ns} {told.st_size}".encode()).hexdigest()[:32]
+            path = self.folder / f"{name}.webp"
+            with self.lock:
+                if not path.is_file():
+                    content = _small(source)
+                    with storage.atomic(path) as part:
+                        part.write_bytes(content)
+                    self._bound()
+        except (OSError, OutputError) as error:
+            logger.info("no thumbnail: %s", error)
+            return None
         return path
 
     def forget(self, job_id: str) -> None:

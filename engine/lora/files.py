@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from engine import hub, remote
@@ -32,6 +32,26 @@ def is_remote(reference: str) -> bool:
     """Say whether a reference means a repository of the hub, and nothing that is on this machine."""
     here = Path(reference).expanduser().exists() or reference.removesuffix(SUFFIX) in hub.bundled_loras()
     return remote.is_repo_id(reference) and not here
+
+
+def is_allowed(reference: str, weight_name: str | None, folders: Iterable[Path]) -> bool:
+    """Say whether a reference means a file in or below folders, links followed, or none that is already here.
+
+    What comes from the hub or with the program is allowed always.
+    """
+    try:
+        if is_remote(reference):
+            return True
+        place = Path(reference).expanduser()
+        if not place.exists() and reference.removesuffix(SUFFIX) in hub.bundled_loras():
+            return True
+        places = [place]
+        if place.is_dir():
+            places += [place / weight_name] if weight_name else place.glob(f"*{SUFFIX}")
+        roots = [folder.expanduser().resolve() for folder in folders]
+        return all(any(found.resolve().is_relative_to(root) for root in roots) for found in places)
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _locate(reference: str, weight_name: str | None, access: Access) -> Path:

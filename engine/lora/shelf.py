@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import catalog, hub, log
+from engine import catalog, hub, log, storage
 from engine.catalog import ModelSpec
 from engine.errors import ModelError, UsageError
 from engine.lora import files
@@ -21,6 +23,7 @@ NOTES = ("notes", "modelspec.description", "ss_training_comment")
 PREVIEWS = (".png", ".jpg", ".jpeg", ".webp", ".preview.png")  # beside a file, under its name
 LONGEST = 500  # characters of trigger words or notes that are shown
 MOST = 2000  # files of one folder
+NOTED = "elsewhere.txt"  # in a folder: paths of LoRA files that lie elsewhere
 # What a file looks like -> families whose networks have such modules.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "FLUX.1": ("flux",),
@@ -92,6 +95,42 @@ def entries(folders: Iterable[Path] = ()) -> Iterator[Entry]:
         for path in sorted(folder.rglob(f"*{files.SUFFIX}"))[:MOST]:
             if path.is_file() and files.is_lora(path):
                 yield Entry(str(path), None, "folder", path)
+        for path in _noted(folder):
+            if path.is_file() and files.is_lora(path):
+                yield Entry(str(path), None, "folder", path)
+
+
+def keep(source: Path, folder: Path) -> Path:
+    """Copy a LoRA file into a folder, once it is clear that it is one; return where it is.
+
+    One of the same name and size stays as it is; one of another size gets a number. Raises ModelError or UsageError
+    for what is no LoRA, OutputError when it cannot be written.
+    """
+    files.locate(str(source))
+    size, numbers = source.stat().st_size, itertools.count(2)
+    place = folder / source.name
+    while place.exists() and place.stat().st_size != size:
+        place = folder / f"{source.stem}-{next(numbers)}{source.suffix}"
+    if not place.exists():
+        with storage.atomic(place) as part:
+            shutil.copyfile(source, part)
+    return place
+
+
+def note(path: Path, folder: Path) -> None:
+    """Have a LoRA file that is elsewhere among those of a folder. Raises OutputError."""
+    noted = _noted(folder)
+    if path not in noted:
+        with storage.atomic(folder / NOTED) as part:
+            part.write_text("".join(f"{entry}\n" for entry in (*noted, path)), encoding="utf-8")
+
+
+def _noted(folder: Path) -> list[Path]:
+    try:
+        lines = (folder / NOTED).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # there is no such list
+        return []
+    return [Path(line) for line in lines[:MOST] if line]
 
 
 def cards(folders: Iterable[Path] = ()) -> list[Card]:

@@ -69,10 +69,14 @@ def options_of(service: Service) -> Options:
         inputs=folder,
         model_name=lambda: service.name,
         model_switch=given.model_switch,
-        lora_dirs=tuple(Path(entry).expanduser() for entry in given.lora_allowed_dirs or ()),
+        lora_dirs=_folders(given.lora_allowed_dirs),
         max_upload=given.max_body_mb * MB,
         root_path=given.root_path.strip("/") and f"/{given.root_path.strip('/')}",
     )
+
+
+def _folders(given: tuple[str, ...] | None) -> tuple[Path, ...] | None:
+    return None if given is None else tuple(Path(entry).expanduser() for entry in given)
 
 
 def desk_of(service: Service) -> Desk:

@@ -69,22 +69,7 @@ def check_lora(path: str, weight_name: str | None, allowed: Sequence[str] | None
 
     What comes from the hub or with the program is allowed always.
     """
-    if allowed is None:
-        return
-    try:
-        if files.is_remote(path):
-            return
-        place = Path(path).expanduser()
-        if not place.exists() and path.removesuffix(files.SUFFIX) in hub.bundled_loras():
-            return
-        places = [place]
-        if place.is_dir():
-            places += [place / weight_name] if weight_name else place.glob(f"*{files.SUFFIX}")
-        roots = [Path(folder).expanduser().resolve() for folder in allowed]
-        inside = all(any(found.resolve().is_relative_to(root) for root in roots) for found in places)
-    except (OSError, RuntimeError, ValueError):
-        inside = False
-    if not inside:
+    if allowed is not None and not files.is_allowed(path, weight_name, map(Path, allowed)):
         from_where = "in a folder from which adapters may be loaded (--lora-allowed-dirs)"
         message = f"lora_path: '{shown(path)}' is not {from_where}"
         raise invalid("invalid_lora_path", message, "lora_path")
