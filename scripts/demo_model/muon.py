@@ -1,4 +1,5 @@
-"""Muon, batched by shape: momentum made orthogonal, for the matrices inside transformer blocks."""
+"""Muon, batched by shape: momentum made orthogonal, for the matrices inside transformer blocks and for kernels of
+convolutions, each taken as a matrix with a row for each channel that comes out."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             params = group["params"]
-            grads = torch.stack([p.grad for p in params])
+            if params[0].grad is None:  # no part in this step: those of one shape go together
+                continue
+            grads = torch.stack([p.grad.flatten(1) for p in params])
             state = self.state[params[0]]
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(grads)
@@ -43,4 +46,4 @@ class Muon(torch.optim.Optimizer):
             rows, columns = update.shape[1:]
             update *= 0.2 * max(rows, columns) ** 0.5  # the size that an AdamW update would have
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(params, list(update.unbind(0)), alpha=-group["lr"])
+            torch._foreach_add_(params, [u.view_as(p) for u, p in zip(update, params, strict=True)], alpha=-group["lr"])

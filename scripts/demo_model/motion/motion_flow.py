@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import WanTransformer3DModel
 from flow import checkpoint, optimizers, resume, times
 from motion_data import CAPTIONS, texts
 from motion_layout import LATENTS, TEXT_TOKENS, build_text_encoder, build_transformer
 from motion_ranks import Ranks, Slice, half
 from torch import Tensor, nn
-from transformers import T5Tokenizer
+from transformers import T5Tokenizer, UMT5EncoderModel
 
 INNER = ("transformer.blocks", "encoder.block")
 MEAN = 1.2  # of the times' logit: a clip is settled closer to pure noise than a picture, for it has more latents
@@ -48,6 +49,18 @@ def init(model: Model) -> None:
         zero += [block.scale_shift_table, block.attn2.to_out[0].weight, block.attn2.to_out[0].bias]
     for weight in zero:
         nn.init.zeros_(weight)
+
+
+def adopt(model: Model, folder: Path, tokenizer: T5Tokenizer) -> None:
+    """Take an earlier round's weights; its text encoder only where it was taught the same words."""
+    model.transformer.load_state_dict(
+        WanTransformer3DModel.from_pretrained(str(folder / "transformer"), torch_dtype=torch.float32).state_dict()
+    )
+    if T5Tokenizer.from_pretrained(folder / "tokenizer").get_vocab() == tokenizer.get_vocab():
+        old = UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+        model.text.load_state_dict(old.state_dict())
+    else:
+        print("flow: other words than before, the text encoder begins anew", flush=True)
 
 
 def tokens(work: Path, tokenizer: T5Tokenizer, ranks: Ranks) -> None:
@@ -119,6 +132,7 @@ def train(
     part: Slice,
     batch: int,
     mode: str,
+    folder: Path | None = None,
 ) -> None:
     """Trains one slice of a run; work/flow.pt holds what goes on and the averaged weights."""
     examples = Examples(work, tokenizer, ranks.device)
@@ -126,6 +140,8 @@ def train(
     torch.manual_seed(2)
     model, ema = Model(tokenizer).to(ranks.device), Model(tokenizer).to(ranks.device).requires_grad_(False)
     init(model)
+    if folder:
+        adopt(model, folder, tokenizer)
     ema.load_state_dict(model.state_dict())
     opts = optimizers(model, INNER)
     before, step = resume(work / "flow.pt", model, ema, opts, ranks.device)

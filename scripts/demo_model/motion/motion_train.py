@@ -41,8 +41,8 @@ def train_vae(args: argparse.Namespace) -> None:
     ranks = start()
     total = args.total_seconds or args.seconds
     time_of_call = Slice(BEGAN, args.seconds, total, args.steps)
-    windows = (args.windows[0], args.windows[1])
-    motion_vae.train(args.work, ranks, time_of_call, args.batch or 2, windows, args.most or 3000, args.mode)
+    windows = list(zip(args.windows, args.batches, strict=True))
+    motion_vae.train(args.work, ranks, time_of_call, windows, args.most or 6000, args.mode, args.init)
     leave(ranks)
 
 
@@ -67,7 +67,7 @@ def train_flow(args: argparse.Namespace) -> None:
     total = args.total_seconds or args.seconds
     words = tokenizer(args.work)
     time_of_call = Slice(BEGAN, args.seconds, total, args.steps)
-    motion_flow.train(args.work, ranks, words, time_of_call, args.batch or 96, args.mode)
+    motion_flow.train(args.work, ranks, words, time_of_call, args.batch or 96, args.mode, args.init)
     leave(ranks)
 
 
@@ -107,7 +107,7 @@ def smoke(args: argparse.Namespace) -> None:
     me = [sys.executable, __file__]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     small = ["--seconds", "300", "--steps", "2", "--batch", "2", "--mode", "eager", "--work", work]
-    short = ["--windows", "5", "9", "--most", "4"]
+    short = ["--windows", "1", "5", "9", "--batches", "2", "2", "1", "--most", "4"]
     commands = [
         [*me, "render", "--work", work, "--count", "16", "--held-count", "2", "--workers", "2"],
         [*two, "vae", *small, *short],
@@ -161,13 +161,15 @@ def main() -> None:
     parser.add_argument("--held-count", type=int, default=0, help="render: clips with held-out combinations")
     parser.add_argument("--workers", type=int, default=0, help="render: processes, 0 = one per core")
     parser.add_argument(
-        "--most", type=int, default=0, help="encode: clips at most; vae: those of a rank; 0 = all, 3000"
+        "--most", type=int, default=0, help="encode: clips at most; vae: those of a rank; 0 = all, 6000"
     )
     parser.add_argument("--seconds", type=float, default=120.0, help="vae, flow: of this call, start included")
     parser.add_argument("--total-seconds", type=float, default=0.0, help="vae, flow: of all calls together, 0 = this")
     parser.add_argument("--steps", type=int, default=0, help="vae, flow: end after so many steps of this call")
-    parser.add_argument("--batch", type=int, default=0, help="of one device; 0 = the step's own")
-    parser.add_argument("--windows", type=int, nargs=2, default=(17, 33), help="vae: frames, at first and later")
+    parser.add_argument("--batch", type=int, default=0, help="flow: of one device; 0 = the step's own")
+    parser.add_argument("--windows", type=int, nargs="+", default=(1, 9, 33), help="vae: frames, longer and longer")
+    parser.add_argument("--batches", type=int, nargs="+", default=(40, 4, 1), help="vae: of one device, per window")
+    parser.add_argument("--init", type=Path, help="vae, flow: the folder of an earlier round whose weights come first")
     parser.add_argument("--mode", choices=("fast", "eager"), default="fast", help="vae, flow: compiled or not")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import motion_whole as whole
@@ -19,17 +21,19 @@ from diffusers import AutoencoderKLWan
 from motion_data import arrays, progress
 from motion_layout import CHANNELS, LATENTS, build_vae
 from motion_ranks import Ranks, Slice, half
+from muon import Muon
 from PIL import Image
 from torch import Tensor
 from vae import edges
 from world import FRAMES
 
-PEAK = 1.2e-3
+PEAK = 1.2e-3  # AdamW
+KERNEL_PEAK = 2e-3  # Muon
+SHARES = (0.35, 0.30, 0.35)  # of the time, for each length of the windows
 KL_WEIGHT = 1e-4
 COARSE_WEIGHT = 0.25
 MOTION_WEIGHT = 0.5
 QUIET = -4.0  # log variance of the latents at the start
-LONG_FROM = 0.65  # from this share of the time on, windows are as long as clips
 SAVE_EVERY = 60  # seconds
 
 
@@ -81,8 +85,9 @@ def _losses(vae: AutoencoderKLWan, x: Tensor, coarse: bool) -> tuple[Tensor, Ten
     out = whole.decode(vae, z).float()
     l1 = (out - x).abs().mean()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    flicker = (out.diff(dim=2) - x.diff(dim=2)).abs().mean()
-    total = l1 + edges(out, x) + MOTION_WEIGHT * flicker + KL_WEIGHT * kl
+    total = l1 + edges(out, x) + KL_WEIGHT * kl
+    if x.shape[2] > 1:
+        total = total + MOTION_WEIGHT * (out.diff(dim=2) - x.diff(dim=2)).abs().mean()
     if coarse:
         # Latents shrunk by two must decode to the shrunk clip: smoother latents are easier to generate.
         half = (1, 2, 2)
@@ -91,81 +96,127 @@ def _losses(vae: AutoencoderKLWan, x: Tensor, coarse: bool) -> tuple[Tensor, Ten
     return total, l1
 
 
-def _resume(path: Path, vae: AutoencoderKLWan, ema: AutoencoderKLWan, opt: torch.optim.Optimizer) -> tuple[float, int]:
-    if not path.exists():
-        return 0.0, 0
-    state = torch.load(path, map_location=vae.device)
-    vae.load_state_dict(state["vae"])
-    ema.load_state_dict(state["ema"])
-    opt.load_state_dict(state["opt"])
-    return state["seconds"], state["step"]
+def _optimizers(vae: AutoencoderKLWan) -> list[torch.optim.Optimizer]:
+    """Muon for the kernels between hidden layers, AdamW for norms, biases and both ends of either network."""
+    kernels, rest = [], []
+    for name, p in vae.named_parameters():
+        inside = p.ndim >= 4 and not any(k in name for k in ("conv_in", "conv_out", "quant_conv"))
+        (kernels if inside else rest).append(p)
+    return [
+        torch.optim.AdamW(rest, lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4, fused=True),
+        Muon(kernels, lr=KERNEL_PEAK, weight_decay=0.0),
+    ]
 
 
-def _save(path: Path, state: dict[str, object]) -> None:
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+def _rate(step: int, done: float) -> float:
+    """Warm up, stay, then fall evenly."""
+    return min(1.0, (step + 1) / 150) * max(0.01, min(1.0, (1 - done) / 0.6))
+
+
+def _start(ranks: Ranks, init: Path | None) -> AutoencoderKLWan:
+    """The first weights: those of an earlier round's folder, or fresh ones."""
+    vae = build_vae()
+    with torch.no_grad():  # with the noise of a fresh encoder nothing would come through for a while
+        vae.quant_conv.bias[CHANNELS:] = QUIET
+    if init:
+        old = AutoencoderKLWan.from_pretrained(str(init / "vae"), torch_dtype=torch.float32)
+        vae.load_state_dict(old.state_dict())
+    vae = vae.to(ranks.device).train()
+    ranks.align(vae.parameters())
+    return vae
+
+
+@dataclass
+class Run:
+    """All that is trained, and how far."""
+
+    vae: AutoencoderKLWan
+    ema: AutoencoderKLWan
+    opts: list[torch.optim.Optimizer]
+    seconds: float = 0.0
+    step: int = 0
+    frames: int = 0  # of the windows last trained on
+
+    def resume(self, path: Path) -> None:
+        if path.exists():
+            state = torch.load(path, map_location=self.vae.device)
+            self.vae.load_state_dict(state["vae"])
+            self.ema.load_state_dict(state["ema"])
+            for opt, saved in zip(self.opts, state["opts"], strict=True):
+                opt.load_state_dict(saved)
+            self.seconds, self.step, self.frames = state["seconds"], state["step"], state["frames"]
+
+    def save(self, path: Path) -> None:
+        state: dict[str, object] = {"vae": self.vae.state_dict(), "ema": self.ema.state_dict()}
+        state |= {"opts": [opt.state_dict() for opt in self.opts], "frames": self.frames}
+        torch.save(state | {"seconds": self.seconds, "step": self.step}, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def lengthen(self, frames: int) -> None:
+        """Go over to windows of so many frames. What learnt single frames gets to see time as if it stood still."""
+        if self.frames == 1 and frames > 1:
+            whole.inflate(self.vae)
+            whole.inflate(self.ema)
+        self.frames = frames
 
 
 def train(
     work: Path,
     ranks: Ranks,
     part: Slice,
-    batch: int,
-    windows: tuple[int, int],
+    windows: list[tuple[int, int]],
     most: int,
     mode: str,
+    init: Path | None,
 ) -> None:
-    """Trains one slice of a run; work/vae holds its averaged weights, work/vae.pt what goes on."""
+    """Trains one slice of a run on windows of (frames, batch), in turn; work/vae holds its averaged weights,
+    work/vae.pt what goes on."""
     torch.manual_seed(1)
     torch.backends.cudnn.benchmark = True
-    vae = build_vae().to(ranks.device).train()
-    with torch.no_grad():  # with the noise of a fresh encoder nothing would come through for a while
-        vae.quant_conv.bias[CHANNELS:] = QUIET
-    ranks.align(vae.parameters())
-    ema = copy.deepcopy(vae).requires_grad_(False)
-    weights, averaged = list(vae.parameters()), list(ema.parameters())
-    opt = torch.optim.AdamW(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    before, step = _resume(work / "vae.pt", vae, ema, opt)
+    vae = _start(ranks, init)
+    run = Run(vae, copy.deepcopy(vae).requires_grad_(False), _optimizers(vae))
+    run.resume(work / "vae.pt")
+    before, first, weights, averaged = run.seconds, run.step, list(vae.parameters()), list(run.ema.parameters())
     clips = Clips(work / "train", ranks, most)
     clips.fill(200)
-    torch.manual_seed(1000 * step + ranks.rank)
+    torch.manual_seed(1000 * run.step + ranks.rank)
     if mode == "fast":
         whole.compiled()
     if ranks.device != "cpu":
-        print(f"vae rank {ranks.rank}: {whole.choose(vae, clips.batch(batch, windows[0]))}", flush=True)
-    first, shown, saved, spent = step, time.time(), time.time(), before
-    for spent in part.clock(ranks, before):
-        if step % 25 == 0:
+        print(f"vae rank {ranks.rank}: {whole.choose(vae, clips.batch(windows[-1][1], windows[-1][0]))}", flush=True)
+    shown = saved = time.time()
+    for run.seconds in part.clock(ranks, before):
+        if run.step % 25 == 0:
             clips.fill(100)
-        done = spent / part.total
-        long = done > LONG_FROM
-        frames, count = (windows[1], max(1, batch // 2)) if long else (windows[0], batch)
+        done = run.seconds / part.total
+        frames, count = windows[min(sum(done > end for end in accumulate(SHARES)), len(windows) - 1)]
+        run.lengthen(frames)
         with half(ranks.device):
-            loss, l1 = _losses(vae, clips.batch(count, frames), step % 3 == 0)
-        opt.zero_grad(set_to_none=True)
+            loss, l1 = _losses(vae, clips.batch(count, frames), frames == 1 and run.step % 3 == 0)
+        vae.zero_grad(set_to_none=True)
         loss.backward()
         ranks.average(weights)
         norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        opt.param_groups[0]["lr"] = PEAK * min(1.0, (step + 1) / 150) * (0.01 + 0.495 * (1 + math.cos(math.pi * done)))
-        opt.step()
-        torch._foreach_lerp_(averaged, weights, max(0.002, 1 / (step + 4)))
-        step += 1
-        if step % 250 == 0:
+        for opt, peak in zip(run.opts, (PEAK, KERNEL_PEAK), strict=True):
+            for group in opt.param_groups:
+                group["lr"] = peak * _rate(run.step, done)
+            opt.step()
+        torch._foreach_lerp_(averaged, weights, max(0.002, 1 / (run.step + 4)))
+        run.step += 1
+        if run.step % 250 == 0:
             assert math.isfinite(loss.item()) and math.isfinite(norm.item()), "the loss is no longer finite"
             ranks.say(
-                f"vae step {step} loss {loss.item():.4f} l1 {l1.item():.4f} frames {frames} clips {clips.filled} "
-                f"{250 / (time.time() - shown):.2f} it/s {spent:.0f}s"
+                f"vae step {run.step} loss {loss.item():.4f} l1 {l1.item():.4f} frames {count} x {frames} "
+                f"clips {clips.filled} {250 / (time.time() - shown):.2f} it/s {run.seconds:.0f}s"
             )
             shown = time.time()
         if ranks.first and time.time() - saved > SAVE_EVERY:
-            state = {"vae": vae.state_dict(), "ema": ema.state_dict(), "opt": opt.state_dict()}
-            _save(work / "vae.pt", state | {"seconds": before + time.time() - part.began, "step": step})
+            run.save(work / "vae.pt")
             saved = time.time()
     if ranks.first:
-        print(f"vae: {step - first} steps of {batch} x {ranks.world}, {spent:.0f}s so far", flush=True)
-        state = {"vae": vae.state_dict(), "ema": ema.state_dict(), "opt": opt.state_dict()}
-        _save(work / "vae.pt", state | {"seconds": spent, "step": step})
-        _finish(work, ema, clips)
+        print(f"vae: {run.step - first} steps x {ranks.world}, {run.seconds:.0f}s so far", flush=True)
+        run.save(work / "vae.pt")
+        _finish(work, run.ema, clips)
 
 
 @torch.no_grad()

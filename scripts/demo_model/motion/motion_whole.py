@@ -115,6 +115,21 @@ def _resample(block: WanResample, x: Tensor) -> Tensor:
     return x
 
 
+@torch.no_grad()
+def inflate(vae: AutoencoderKLWan) -> None:
+    """Make of an autoencoder that learnt single frames one of clips that treats each frame as it did the single one:
+    taps before the last are zero, frames that are dropped on the way down come back as copies of the one kept."""
+    for name, conv in vae.named_modules():
+        if not isinstance(conv, nn.Conv3d) or conv.weight.shape[2] == 1:
+            continue
+        conv.weight[:, :, :-1] = 0
+        if name.endswith("time_conv"):
+            conv.weight.zero_()
+            conv.bias.zero_()
+            eye = torch.eye(conv.weight.shape[1], device=conv.weight.device)
+            conv.weight[:, :, -1, 0, 0] = eye.repeat(conv.weight.shape[0] // conv.weight.shape[1], 1)
+
+
 def encode(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:
     """Mean and log variance (n, 2 * 16, t, h, w) of clips (n, 3, frames, height, width) in -1..1."""
     net = vae.encoder
