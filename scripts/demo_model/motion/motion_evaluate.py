@@ -21,6 +21,7 @@ from PIL import Image
 from world import FPS, FRAMES, HEIGHT, LABELS, NIGHT_FALLS, NONE, SUN_SETS, WIDTH, Motion, labels, sample
 
 FIRST_SEED = 20_000_000  # apart from every seed that training or the reader's own test drew
+CALIBRATION = 10_000_000  # as far from there are the seeds that steps and scale are chosen with
 TARGETS = {"time": 0.9, "place": 0.9, "thing": 0.8, "direction": 0.9}
 LIMIT = 500_000  # bytes of a sample clip
 SHEET = (
@@ -209,6 +210,20 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def calibrate(draw: Draw, reader: motion_reader.Reader, out: Path, count: int, settings: dict[str, Any]) -> None:
+    """What is read in clips of prompts that no report draws, to choose steps and scale with: calibration.md, .json."""
+    out.mkdir(parents=True, exist_ok=True)
+    motions, prompts = held_out(count, FIRST_SEED + CALIBRATION)
+    shares = compare(motions, motion_reader.read(draw(prompts, CALIBRATION), reader))
+    (out / "calibration.json").write_text(
+        json.dumps(settings | {"prompts": count, "generated": shares}, indent=2) + "\n"
+    )
+    said = ", ".join(f"{k} {v:.1%}" for k, v in shares.items() if f"{k} counted" in shares)
+    text = f"Calibration, {count} prompts, {settings['steps']} steps, guidance {settings['scale']}: {said}\n"
+    (out / "calibration.md").write_text(text)
+    print(text, flush=True)
+
+
 def evaluate(
     draw: Draw,
     reader: motion_reader.Reader,
@@ -216,13 +231,14 @@ def evaluate(
     count: int = 150,
     through: motion_reader.Through | None = None,
     settings: dict[str, Any] | None = None,
+    offset: int = 0,
 ) -> dict[str, Any]:
     """Draws, reads, compares, and writes report.json, report.md, sheet.png and sample clips into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     device = str(next(reader.parameters()).device)
-    motions, prompts = held_out(count)
+    motions, prompts = held_out(count, FIRST_SEED + offset)
     begin = time.time()
-    made = draw(prompts, 0)
+    made = draw(prompts, offset)
     seconds = time.time() - begin
     drawn = np.stack([clip(m) for m in motions])
     readings = motion_reader.read(made, reader)
@@ -256,6 +272,8 @@ def main() -> None:
     parser.add_argument("--reader", type=Path, required=True, help="folder of the reader")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prompts", type=int, default=150)
+    parser.add_argument("--seed-offset", type=int, default=0, help="how far from the report's seeds: other prompts")
+    parser.add_argument("--calibrate", type=int, default=0, help="first read so many prompts that no report draws")
     parser.add_argument("--steps", type=int, nargs="+", default=[24], help="several: one report for each pair")
     parser.add_argument("--scale", type=float, nargs="+", default=[5.0])
     parser.add_argument("--batch", type=int, default=8)
@@ -267,7 +285,11 @@ def main() -> None:
     for steps, scale in pairs:
         draw = pipeline(args.model, device, steps, scale, args.batch)
         out = args.out if len(pairs) == 1 else args.out / f"steps{steps}-scale{scale:g}"
-        evaluate(draw, reader, out, args.prompts, through, {"steps": steps, "scale": scale})
+        settings = {"steps": steps, "scale": scale}
+        if args.calibrate:
+            calibrate(draw, reader, out, args.calibrate, settings)
+        if args.prompts:
+            evaluate(draw, reader, out, args.prompts, through, settings, args.seed_offset)
 
 
 if __name__ == "__main__":

@@ -35,14 +35,18 @@ COARSE_WEIGHT = 0.25
 MOTION_WEIGHT = 0.5
 QUIET = -4.0  # log variance of the latents at the start
 SAVE_EVERY = 60  # seconds
+PATIENCE = 120  # seconds until the first clips are there
 
 
 def wait_for(folder: Path, count: int) -> tuple[int, int]:
     """Waits until `count` clips are rendered."""
+    begin = time.time()
     while True:
         ready, total = progress(folder)
         if ready and ready >= min(count, total):
             return ready, total
+        if not ready and time.time() - begin > PATIENCE:
+            raise SystemExit(f"no clip in {folder} after {PATIENCE} s: has the renderer failed?")
         time.sleep(0.5)
 
 
@@ -187,7 +191,7 @@ def train(
     shown = saved = time.time()
     for run.seconds in part.clock(ranks, before):
         if run.step % 25 == 0:
-            clips.fill(100)
+            clips.fill(50)
         done = run.seconds / part.total
         frames, count = windows[min(sum(done > end for end in accumulate(SHARES)), len(windows) - 1)]
         run.lengthen(frames)
