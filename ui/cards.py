@@ -132,11 +132,16 @@ def _picture(job: Job, index: int, entry: Shown | None) -> str:
         stored = entry is not None and not entry.path and not job.expired
         words = "The file is in cloud storage; Download fetches it." if stored else lacking(job, index) + "."
         return f'<div class="blank muted">{words} Its settings are still here.</div>'
+    return player(entry, (job.request.prompt or "").strip())
+
+
+def player(entry: Shown, alt: str) -> str:
+    """Return a file as large as there is room: a clip plays by itself, without its sound, again and again."""
     address = html.escape(files.url(entry.path))
     if entry.media_type == "video/mp4":
         return f'<video src="{address}" controls autoplay loop muted playsinline></video>'
-    prompt = html.escape((job.request.prompt or "").strip())
-    return f'<a href="{address}" target="_blank" title="Open in full size"><img src="{address}" alt="{prompt}"></a>'
+    told = html.escape(alt)
+    return f'<a href="{address}" target="_blank" title="Open in full size"><img src="{address}" alt="{told}"></a>'
 
 
 def _choice(job: Job, index: int, entry: Shown, chosen: int, small: Small) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from engine.catalog import MODELS, ModelSpec
 from ui.forms import Form, seed_text, seeds
 from ui.page import QUIET
 from ui.panel import Panel
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ui.page import Page
 
 HISTORY = 50
+NAMED = 5  # models that an empty state names
 MOST = 4  # outputs that the count offers
 Prepare = Callable[..., Mapping[str, Any] | None]
 
@@ -121,6 +124,42 @@ def connect_run(
     row.stop.click(cancel, [page.client], None, **QUIET)
 
 
+def connect_chips(
+    form: Form,
+    chips: gr.Radio,
+    size_of: Callable[[str], tuple[int | None, int | None]],
+    chip_of: Callable[[int, int], str | None],
+) -> None:
+    """Keep chips, width and height together.
+
+    `size_of` returns the sides of a chip, None where the model decides; `chip_of` the way back, of 0 for an empty side.
+    """
+
+    def pick(chosen: str | None) -> list[Any]:
+        if chosen is None:
+            return [gr.skip(), gr.skip()]
+        return [str(side or "") for side in size_of(chosen)]
+
+    def tell(width: str, height: str) -> str | None:
+        if not f"{width}{height}0".isdecimal():  # half typed; what is wrong is told when it is asked for
+            return None
+        return chip_of(int(width or 0), int(height or 0))
+
+    sides = [form["width"], form["height"]]
+    chips.input(pick, [chips], sides, **QUIET)
+    gr.on([side.change for side in sides], tell, sides, [chips], **QUIET)
+
+
+def lacking(spec: ModelSpec, why: str, able: Callable[[ModelSpec], bool]) -> str:
+    """Return what a tab shows in place of itself when the model cannot do what it is for; those can that are `able`."""
+    found = sorted((entry.id for entry in MODELS if able(entry)), key=lambda name: "/" in name)  # ours first
+    names = ", ".join(f"<b>{html.escape(name)}</b>" for name in found[:NAMED])
+    return (
+        f'<div class="line">{html.escape(f"{spec.id} {why}")}</div>'
+        f'<div class="line muted"><span>Models that can: {names}. Switch under System.</span></div>'
+    )
+
+
 def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:
     """Connect the dice and the lock."""
 
@@ -128,8 +167,7 @@ def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:
     def keep(items: Sequence[Any], chosen: int, now: str) -> str:
         if not items:
             return now
-        job, index = panel.job_at(items, chosen)
-        return str(panel.page.desk.artifacts(job)[index].seed)
+        return str(panel.made_at(items, chosen)[1].seed)
 
     row.dice.click(lambda: "", None, [form["seed"]], **QUIET)
     row.lock.click(keep, [panel.items, panel.chosen, form["seed"]], [form["seed"]], **QUIET)

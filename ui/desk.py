@@ -261,6 +261,12 @@ class Desk:
         self._ring(self._client(job_id), job_id)
         return job
 
+    def keep_edit(self, job_id: str, make: Callable[[JobQueue], Path]) -> Path:
+        """Make a clip of a job's, see `engine.jobs.edits`, and have pages show it. Raises what `make` does."""
+        path = make(self.queue)
+        self._ring(self._client(job_id), job_id)
+        return path
+
     def raise_priority(self, job_id: str) -> Job:
         """Let a job start before all that wait. Raises NotFound."""
         return self.queue.move(job_id, 0)

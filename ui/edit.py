@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from engine.catalog import IMG2IMG, INPAINT, MODELS, ModelSpec
+from engine.catalog import IMG2IMG, INPAINT, ModelSpec
 from engine.errors import InputError, UsageError
 from ui import controls, masks
 from ui.forms import Form, label, properties, typed
@@ -24,7 +23,6 @@ NAME = "edit"
 WHOLE, PART = "Whole picture", "Painted part"
 KINDS = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"]
 SIDES = ("width", "height")
-NAMED = 5  # models that an empty state names
 LACKING = 'Add a picture first: drop one into the tab, or press "Use as input" under a result.'
 UNPAINTED = "Nothing is painted yet. Paint over what should change, then press Edit."
 
@@ -93,13 +91,8 @@ def empty(spec: ModelSpec | None) -> str:
     """Return what the tab shows in place of itself when the model cannot edit."""
     if spec is None or can_edit(spec):
         return ""
-    able = [entry.id for entry in MODELS if can_edit(entry)][:NAMED]
     kind = "makes clips" if spec.is_video else "draws from words alone"
-    names = ", ".join(f"<b>{html.escape(name)}</b>" for name in able)
-    return (
-        f'<div class="line">{html.escape(spec.id)} {kind}: it cannot edit pictures.</div>'
-        f'<div class="line muted"><span>Models that can: {names}. Switch under System.</span></div>'
-    )
+    return controls.lacking(spec, f"{kind}: it cannot edit pictures.", can_edit)
 
 
 def build(page: Page) -> gr.Tab:
@@ -306,8 +299,7 @@ def _connect_slider(panel: Panel, slider: gr.ImageSlider) -> None:
     def show(items: Sequence[Sequence[Any]], chosen: int) -> Any:
         if not items:
             return gr.update(value=None, visible=False)
-        job, index = panel.job_at(items, chosen)
-        made = panel.page.desk.artifacts(job)[index]
+        job, made = panel.made_at(items, chosen)
         spec = panel.page.desk.spec
         sources = job.request.image_path or ()
         at = spec.shaped_by if spec is not None else 0

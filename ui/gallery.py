@@ -377,15 +377,12 @@ class Gallery:
             return page.reloaded(job, min(index, max(len(job.artifacts) - 1, 0)))
 
         self.load.click(load, [self.opened], page.reload_outputs, **QUIET).then(None, None, None, js=TOP_JS)
-        receiver = page.receiver
-        if receiver is None:
-            return
 
         @told
         def use(opened: list[Any]) -> list[Any]:
-            return page.use_as_input(receiver.tab, cards.shown_of(self.desk.get(opened[0]))[opened[1]].path)
+            return page.use_as_input(cards.shown_of(self.desk.get(opened[0]))[opened[1]].path)
 
-        self.use.click(use, [self.opened], [page.tabs, *receiver.outputs], **QUIET).then(None, None, None, js=TOP_JS)
+        self.use.click(use, [self.opened], page.input_outputs, **QUIET).then(None, None, None, js=TOP_JS)
 
 
 def _closed() -> list[Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from engine.catalog import ModelSpec
 from ui import controls
 from ui.forms import Form, default
-from ui.page import QUIET
 from ui.panel import Panel
 
 if TYPE_CHECKING:
@@ -50,7 +49,9 @@ def build(page: Page) -> gr.Tab:
             panel = Panel(page, NAME)
     controls.connect_run(page, NAME, row)
     controls.connect_seed(panel, form, seed)
-    _connect_size(page, form, ratio)
+    controls.connect_chips(
+        form, ratio, lambda chosen: size_of(chosen, page.desk.spec), lambda *sides: ratio_of(page.desk.spec, *sides)
+    )
     return tab
 
 
@@ -66,24 +67,6 @@ def examples(form: Form) -> None:
         for text in EXAMPLES:
             button = gr.Button(text, size="sm", elem_classes="example", scale=0, min_width=80)
             button.click(None, None, [form["prompt"]], js=f"() => {json.dumps(text)}")
-
-
-def _connect_size(page: Page, form: Form, ratio: gr.Radio) -> None:
-    """Keep shape, width and height together."""
-
-    def pick(chosen: str | None) -> list[Any]:
-        if chosen is None:
-            return [gr.skip(), gr.skip()]
-        return [str(side) for side in size_of(chosen, page.desk.spec)]
-
-    def tell(width: str, height: str) -> str | None:
-        if not (width + height).isdecimal():  # half typed; what is wrong is told when it is asked for
-            return None
-        return ratio_of(page.desk.spec, int(width or 0), int(height or 0))
-
-    sides = [form["width"], form["height"]]
-    ratio.input(pick, [ratio], sides, **QUIET)
-    gr.on([side.change for side in sides], tell, sides, [ratio], **QUIET)
 
 
 def size_of(ratio: str, spec: ModelSpec | None) -> tuple[int, int]:

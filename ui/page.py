@@ -157,12 +157,24 @@ class Page:
 
     @property
     def receiver(self) -> Receiver | None:
-        """Where "use as input" leads to: the tab that edits pictures, else the first that takes one."""
-        return self.receivers.get("edit") or next(iter(self.receivers.values()), None)
+        """Where "use as input" leads to: the tab for what the model draws, else the first that takes a picture."""
+        spec = self.desk.spec
+        tab = "video" if spec is not None and spec.is_video else "edit"
+        return self.receivers.get(tab) or next(iter(self.receivers.values()), None)
 
-    def use_as_input(self, tab: str, path: str) -> list[Any]:
-        """Return updates for `[page.tabs, *page.receivers[tab].outputs]`."""
-        return [gr.Tabs(selected=tab), *self.receivers[tab].render(path)]
+    @property
+    def input_outputs(self) -> list[Any]:
+        """What `use_as_input` gives updates for. Use it in `later`, when every input is there."""
+        return [self.tabs, *(entry for receiver in self.receivers.values() for entry in receiver.outputs)]
+
+    def use_as_input(self, path: str) -> list[Any]:
+        """Return the updates that give a picture to the tab that takes it, and select that tab."""
+        chosen = self.receiver
+        assert chosen is not None
+        updates: list[Any] = [gr.Tabs(selected=chosen.tab)]
+        for receiver in self.receivers.values():
+            updates += receiver.render(path) if receiver is chosen else [gr.skip()] * len(receiver.outputs)
+        return updates
 
     # Following
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ui.page import Page
 
 SHOWN = 12  # outputs in the gallery of a panel
+Item = tuple[Job, int, str]  # a job, which of its files, the path of that
 CANCEL_JS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-cancel]');
@@ -44,10 +45,7 @@ class Panel:
         self.sure = gr.Checkbox(False, visible=False)  # what a script returns for a State does not count
         with gr.Column(elem_classes="outcome"):  # Gradio keeps the word panel to itself
             self.status = gr.HTML(BLANK, js_on_load=CANCEL_JS, elem_classes="status", padding=False)
-            self.results = gr.Gallery(
-                show_label=False, columns=4, object_fit="contain", preview=True, interactive=False, height=460,
-                buttons=["fullscreen"], elem_classes="results", visible=False,
-            )  # fmt: skip
+            self.results: Any = self._place()
             self.facts = gr.HTML("", elem_classes="facts", padding=False)
             with gr.Row(elem_classes="actions", visible=False) as self.actions:
                 self.use = gr.Button("Use as input", size="sm", min_width=80)
@@ -61,6 +59,13 @@ class Panel:
         page.views.append(View(self.shown, self.results_state, self.finished))
         self._connect()
         page.later(self._connect_tabs)
+
+    def _place(self) -> gr.components.Component:
+        """Place what shows the outputs and return it; its event `select` says which is chosen."""
+        return gr.Gallery(
+            show_label=False, columns=4, object_fit="contain", preview=True, interactive=False, height=460,
+            buttons=["fullscreen"], elem_classes="results", visible=False,
+        )  # fmt: skip
 
     @property
     def about(self) -> list[Any]:
@@ -104,11 +109,11 @@ class Panel:
 
     # What came of it
 
-    def outputs(self, snapshot: Snapshot) -> list[tuple[Job, int, Artifact]]:
+    def outputs(self, snapshot: Snapshot) -> list[Item]:
         """Return the outputs that the gallery shows, the newest first."""
         desk = self.page.desk
         jobs = snapshot.of_tab(self.tab)
-        return [(job, i, made) for job in jobs for i, made in enumerate(desk.artifacts(job))][:SHOWN]
+        return [(job, i, made.location) for job in jobs for i, made in enumerate(desk.artifacts(job))][:SHOWN]
 
     def results_state(self, snapshot: Snapshot) -> object:
         """Say which outputs there are."""
@@ -117,10 +122,18 @@ class Panel:
     def finished(self, snapshot: Snapshot) -> list[Any]:
         """Return the updates of everything that depends on the outputs; the newest is chosen."""
         found = self.outputs(snapshot)
-        paths = [made.location for _, _, made in found]
-        results = gr.update(value=paths, visible=bool(paths), selected_index=0 if paths else None)
-        about = self.told_of(*found[0][:2]) if found else ["", "", gr.skip(), gr.skip()]
-        return [results, gr.update(visible=bool(paths)), [[job.id, i] for job, i, _ in found], 0, *about]
+        about = self.told_of(*found[0][:2]) if found else self.untold()
+        items = [[job.id, i] for job, i, _ in found]
+        return [self.filled(found), gr.update(visible=bool(found)), items, 0, *about]
+
+    def filled(self, found: Sequence[Item]) -> Any:
+        """Return the update of what shows the outputs."""
+        paths = [path for _, _, path in found]
+        return gr.update(value=paths, visible=bool(paths), selected_index=0 if paths else None)
+
+    def untold(self) -> list[Any]:
+        """Return the updates of `about` while there is no output."""
+        return ["", "", gr.skip(), gr.skip()]
 
     def told_of(self, job: Job, index: int) -> list[Any]:
         """Return the updates of `about` for an output."""
@@ -134,6 +147,11 @@ class Panel:
         """Return the job of an output in the gallery, and which of its outputs it is. Raises NotFound."""
         job_id, index = items[min(chosen, len(items) - 1)]
         return self.page.desk.get(job_id), index
+
+    def made_at(self, items: Sequence[Sequence[Any]], chosen: int) -> tuple[Job, Artifact]:
+        """Return the job of what is chosen, and the output that it is or was made from. Raises NotFound."""
+        job, index = self.job_at(items, chosen)
+        return job, self.page.desk.artifacts(job)[index]
 
     def path_at(self, items: Sequence[Sequence[Any]], chosen: int) -> str:
         """Return the file of an output in the gallery. Raises NotFound."""
@@ -155,9 +173,8 @@ class Panel:
 
         @told
         def vary(items: list[Any], chosen: int, client: str) -> str:
-            job, index = self.job_at(items, chosen)
-            seed = desk.artifacts(job)[index].seed + 1
-            return desk.again(job, client, seed=seed, num_outputs_per_prompt=1).id
+            job, made = self.made_at(items, chosen)
+            return desk.again(job, client, seed=made.seed + 1, num_outputs_per_prompt=1).id
 
         @told
         def star(items: list[Any], chosen: int) -> Any:
@@ -181,16 +198,13 @@ class Panel:
 
     def _connect_tabs(self) -> None:
         """Connect "use as input" to the tab that takes it: for pictures of this one, else the first there is."""
-        receiver = self.page.receiver
-        self.use.visible = receiver is not None
-        if receiver is None:
-            return
+        self.use.visible = self.page.receiver is not None
 
         @told
         def use(items: list[Any], chosen: int) -> list[Any]:
-            return self.page.use_as_input(receiver.tab, self.path_at(items, chosen))
+            return self.page.use_as_input(self.path_at(items, chosen))
 
-        self.use.click(use, [self.items, self.chosen], [self.page.tabs, *receiver.outputs], **QUIET)
+        self.use.click(use, [self.items, self.chosen], self.page.input_outputs, **QUIET)
 
 
 def _health(snapshot: Snapshot) -> str:
