@@ -42,10 +42,16 @@ class Adapters:
         """Return what is known of every adapter here; `fresh` looks again, which takes a moment."""
         with self.lock:
             if fresh or self.known is None:
-                found = [] if self.fixed else self.folders
-                cards = shelf.cards(found)
+                cards = shelf.cards([] if self.fixed else self.folders)
+                cards += self._started({card.entry.path for card in cards})
                 self.known = [card for card in cards if self.offered is None or card.entry.reference in self.offered]
             return list(self.known)
+
+    def _started(self, known: set[Path]) -> list[Card]:
+        """Return the cards of files that the server was started with, and that are nowhere else."""
+        paths = [Path(ref.path).expanduser() for ref in self.queue.loras if ref.path]
+        own = [path for path in paths if path.is_file() and path not in known and path.resolve() not in known]
+        return [shelf.card(Entry(str(path), None, "folder", path)) for path in own if files.is_lora(path)]
 
     def find(self, path: str | None, weight_name: str | None = None) -> Card | None:
         """Return the card of an adapter that a request names: by its path, else by the name of its file."""
@@ -179,8 +185,8 @@ def lacking(card: Card, spec: ModelSpec | None) -> str:
         return f"{card.kind} adapters are not supported."
     if spec is None or card.fits(spec) is not False:
         return ""
-    made = card.base_model or card.looks_like
-    return f"Made for {made}, not for {spec.id}." if made else f"Not made for {spec.id}."
+    made, here = card.base_model or card.looks_like, spec.id.rpartition("/")[2]
+    return f"Made for {made}, not for {here}." if made else f"Not made for {here}."
 
 
 def _answer(call: Future[dict[str, Any]]) -> Any:

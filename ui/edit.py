@@ -10,7 +10,7 @@ import gradio as gr
 
 from engine.catalog import IMG2IMG, INPAINT, ModelSpec
 from engine.errors import InputError, UsageError
-from ui import controls, masks
+from ui import controls, lora_set, masks
 from ui.forms import Form, label, properties, typed
 from ui.page import QUIET
 from ui.panel import Panel
@@ -111,6 +111,7 @@ def build(page: Page) -> gr.Tab:
                 form.widget("strength", info="0 keeps the picture, 1 draws it anew")
                 controls.guidance_row(form)
                 seed = controls.seed_row(form)
+                lora_set.build(page)
                 with gr.Accordion("Advanced", open=False):
                     with gr.Row():
                         for name in SIDES:

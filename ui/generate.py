@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from engine.catalog import ModelSpec
-from ui import controls
+from ui import controls, lora_set
 from ui.forms import Form, default
 from ui.panel import Panel
 
@@ -39,6 +39,7 @@ def build(page: Page) -> gr.Tab:
             ratio = chips(spec)
             controls.guidance_row(form)
             seed = controls.seed_row(form)
+            lora_set.build(page)
             with gr.Accordion("Advanced", open=False):
                 with gr.Row():
                     form.widget("width", min_width=120, info=None)

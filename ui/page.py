@@ -71,6 +71,7 @@ class Page:
     receivers: dict[str, Receiver] = field(default_factory=dict)  # by tab
     refreshers: list[tuple[list[Any], Callable[[], Sequence[Any]]]] = field(default_factory=list)
     menus: list[gr.Dropdown] = field(default_factory=list)  # of earlier prompts
+    sets: list[gr.HTML] = field(default_factory=list)  # the chosen adapters, in each tab that draws
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class Page:
     def restored(self, request: Request | Mapping[str, Any], tab: str) -> list[Any]:
         """Return the updates that load settings into the form of a tab and select it; inputs are not among them."""
         values = schema.plain(request)
-        updates: list[Any] = [gr.Tabs(selected=tab), values.get("loras")]
+        updates: list[Any] = [gr.Tabs(selected=tab), self.desk.adapters.here(values.get("loras"))]
         for name, form in self.forms.items():
             updates += form.updates(values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
         return updates
