@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DRAWN = """
     errors schema types config catalog resolve env log
     overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage cloud profiler faults \
-        settings_text infotext comfy strip editing downloads
+        settings_text infotext comfy strip editing downloads compare
     attention parallel kernels
     passes cache lora
     stages
