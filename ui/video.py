@@ -11,7 +11,7 @@ from gradio.processing_utils import save_pil_to_cache
 
 from engine.catalog import SMALL_AREA, ModelSpec
 from engine.errors import UsageError
-from ui import controls, masks
+from ui import controls, lora_set, masks
 from ui.clip_tools import ClipPanel, ClipTools, Items, frame
 from ui.forms import Form, bounds, default, label, used
 from ui.generate import size_of
@@ -152,6 +152,7 @@ def build(page: Page) -> gr.Tab:
                 length = gr.HTML(lasting(default("num_frames", spec), default("fps", spec)), padding=False)
                 controls.guidance_row(form)
                 seed = controls.seed_row(form)
+                lora_set.build(page)
                 with gr.Accordion("Advanced", open=False):
                     with gr.Row():
                         form.sides()
