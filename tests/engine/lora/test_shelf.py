@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from engine import catalog, hub
 from engine.catalog import ModelSpec
+from engine.errors import UsageError
 from engine.lora import files, shelf
 
 FLUX, WAN = "transformer.single_transformer_blocks.0.attn.to_q", "blocks.0.self_attn.q"
@@ -97,3 +98,22 @@ def test_every_guess_is_a_family_or_none() -> None:
     assert shelf.FAMILIES.keys() == GUESSES.keys()
     known = {entry.family for entry in catalog.MODELS}
     assert {family for families in shelf.FAMILIES.values() for family in families} <= known
+
+
+@pytest.mark.usefixtures("alone")
+def test_files_are_kept_and_those_elsewhere_noted(tmp_path: Path) -> None:
+    folder, far = tmp_path / "shelf", write(tmp_path / "far" / "a.safetensors")
+    kept = shelf.keep(far, folder)
+    assert kept == folder / "a.safetensors" and kept.read_bytes() == far.read_bytes()
+    assert shelf.keep(far, folder) == kept
+    other = write(tmp_path / "other" / "a.safetensors", notes="another")
+    assert shelf.keep(other, folder).name == "a-2.safetensors"
+    model = tmp_path / "model.safetensors"
+    save_file({"decoder.weight": torch.zeros(2)}, model)
+    with pytest.raises(UsageError, match="not of a LoRA"):
+        shelf.keep(model, folder)
+    shelf.note(far, folder)
+    shelf.note(far, folder)
+    assert [card.entry.path for card in shelf.cards([folder])] == [folder / "a-2.safetensors", kept, far]
+    far.unlink()
+    assert len(shelf.cards([folder])) == 2
