@@ -68,7 +68,7 @@ def test_what_is_shown_follows_model_mode_and_picture() -> None:
 
 
 def test_another_model_changes_what_the_tab_offers() -> None:
-    desk = SimpleNamespace(spec=None)
+    desk = SimpleNamespace(spec=None, adapters=SimpleNamespace(server=()))
     with gr.Blocks():
         page = Page(desk)  # type: ignore[arg-type]
         with gr.Tabs() as page.tabs:
@@ -94,7 +94,7 @@ def test_the_size_is_the_pictures_unless_it_is_set() -> None:
         form.side("height")
     assert form.values([None, None]) == {}
     assert [update["value"] for update in form.updates({}, TINY)] == ["", ""]
-    assert [update["value"] for update in form.updates({"width": 320}, TINY)] == [320, None]
+    assert [update["value"] for update in form.updates({"width": 320}, TINY)] == ["320", ""]
 
 
 def test_the_whole_picture_is_sent_as_it_came(tmp_path: Path) -> None:

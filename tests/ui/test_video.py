@@ -33,7 +33,7 @@ T2V, EXPERTS, I2V, TI2V, FAST = (
 
 def built(served: ModelSpec | None) -> tuple[Page, Any]:
     """Return a page with the tab, over a desk whose model can be exchanged."""
-    desk = SimpleNamespace(spec=served)
+    desk = SimpleNamespace(spec=served, adapters=SimpleNamespace(server=()))
     with gr.Blocks() as demo:
         page = Page(desk)  # type: ignore[arg-type]
         with gr.Tabs() as page.tabs:
