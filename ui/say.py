@@ -23,9 +23,13 @@ TITLES = (
 
 
 def toast(error: SgdiffError) -> gr.Error:
-    """Return the toast of an error; its message names the field and the allowed values. Toasts show HTML."""
+    """Return the toast of an error; its message names the field and the allowed values. Toasts show HTML.
+
+    Gradio's page calls every raised error "Error", whatever its title: ours stands above the message, in its place.
+    """
     title = next(title for kind, title in TITLES if isinstance(error, kind))
-    return gr.Error(html.escape(error.message), title=title, print_exception=False)
+    message = f'<span class="toast-own">{html.escape(title)}</span>{html.escape(error.message)}'
+    return gr.Error(message, title=title, print_exception=False)
 
 
 def told(handler: F) -> F:

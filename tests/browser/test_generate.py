@@ -95,6 +95,9 @@ def test_a_mistake_is_told_and_the_form_stays(page: Page) -> None:
     page.get_by_label("Seed").fill("twelve")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_text("seed: must be a whole number from 0 up")).to_be_visible()
+    toast = page.locator(".toast-body")
+    expect(toast.get_by_text("Please check the settings", exact=True)).to_be_visible()
+    expect(toast.get_by_text("Error", exact=True)).to_be_hidden()
     expect(page.get_by_label("Seed")).to_have_value("twelve")
     expect(page.get_by_placeholder("What to draw")).to_have_value("a house")
 
@@ -163,6 +166,10 @@ def test_it_fits_a_phone(chromium: Browser, server: Running, size: dict[str, int
     wrong = watched(page)
     opened(page, server)
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    bar = page.locator(".topbar > *").evaluate_all(
+        "all => all.filter(e => e.offsetHeight).map(e => e.offsetTop + e.offsetHeight / 2)"
+    )
+    assert max(bar) - min(bar) < 8, "one line"
     touched = page.locator(".settings").locator("button.run, button.cancel, button.icon, button.example, .chips label")
     assert min(touched.evaluate_all("all => all.filter(e => e.offsetParent).map(e => e.offsetHeight)")) >= 40
     run(page, "on a phone")
