@@ -19,7 +19,10 @@ from ui.say import told
 if TYPE_CHECKING:
     from ui.page import Page
 
-BUTTON = '<button type="button" class="import" data-import title="Load settings from a file or a text">Import</button>'
+BUTTON = (
+    '<button type="button" class="import" data-import aria-label="Import" title="Load settings from a file or a text">'
+    "<span>Import</span></button>"
+)
 DIALOG = """
 <dialog class="import-dialog" aria-label="Import settings">
 <form method="dialog">
