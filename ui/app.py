@@ -16,6 +16,10 @@ from ui.page import Page, View
 
 T = TypeVar("T")
 TITLE = "sgdiff-app"
+LOG_OUT = (
+    '<form class="logout" method="post" action="logout"><button type="submit" aria-label="Log out" title="Log out">'
+    "<span>Log out</span></button></form>"
+)
 TABS = (generate, edit, video, loras, gallery, compare, system)
 CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are looked through, and how old they may get
 
@@ -41,8 +45,9 @@ def with_loop(work: Callable[[], T]) -> T:
 def _built(desk: Desk, tabs: Sequence[ModuleType]) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_S) as demo:
         page = Page(desk)
-        bar = gr.HTML(header(desk.snapshot("")), elem_id="header", padding=False)
-        page.views.append(View([bar], header_state, lambda snapshot: [header(snapshot)]))
+        login = desk.options.login
+        bar = gr.HTML(header(desk.snapshot(""), login), elem_id="header", padding=False)
+        page.views.append(View([bar], header_state, lambda snapshot: [header(snapshot, login)]))
         drop.build(page)
         with gr.Tabs(elem_id="tabs") as page.tabs:
             for tab in tabs:
@@ -82,8 +87,8 @@ def header_state(snapshot: Snapshot) -> object:
     return snapshot.health, snapshot.model, snapshot.running, snapshot.waiting
 
 
-def header(snapshot: Snapshot) -> str:
-    """Return the header: the program's name, the model, whether it is ready, how much is to do."""
+def header(snapshot: Snapshot, login: bool = False) -> str:
+    """Return the header: the program's name, the model, whether it is ready, how much is to do, the way out."""
     count = snapshot.running + snapshot.waiting
     work = (
         "idle"
@@ -96,5 +101,6 @@ def header(snapshot: Snapshot) -> str:
         f'<span class="model" title="The model that draws">{html.escape(snapshot.model)}</span>'
         f'<span class="health {snapshot.health}" title="{title}"><i></i>{snapshot.health}</span>'
         f'<span class="work">{work}</span><span class="rest"></span>{drop.BUTTON}'
-        f'<button type="button" class="shade" data-dark aria-label="Light or dark"></button></div>'
+        f'<button type="button" class="shade" data-dark aria-label="Light or dark"></button>'
+        f"{LOG_OUT if login else ''}</div>"
     )

@@ -43,6 +43,7 @@ class Options:
     lora_dirs: tuple[Path, ...] | None = None  # from which adapters may be loaded by path; None: from any
     max_upload: int = 256 * 10**6  # bytes
     root_path: str = ""
+    login: bool = False  # whether browsers have logged in, so that they can log out
 
 
 @dataclass(frozen=True, slots=True)

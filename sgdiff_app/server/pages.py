@@ -72,6 +72,7 @@ def options_of(service: Service) -> Options:
         lora_dirs=_folders(given.lora_allowed_dirs),
         max_upload=given.max_body_mb * MB,
         root_path=given.root_path.strip("/") and f"/{given.root_path.strip('/')}",
+        login=bool(service.access.digests),
     )
 
 

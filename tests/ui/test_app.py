@@ -41,4 +41,5 @@ def test_the_header_tells_of_model_health_and_work(desk: Desk) -> None:
     assert "tiny-scenes" in header(quiet) and "idle" in header(quiet)
     busy = header(replace(quiet, health="loading", running=1, waiting=2, model="<b>"))
     assert "loading" in busy and "1 running, 2 waiting" in busy and "&lt;b&gt;" in busy
+    assert "Log out" in header(quiet, login=True) and "Log out" not in header(quiet)
     assert "out of &quot;memory&quot;" in header(replace(quiet, health="unhealthy", error='out of "memory"'))
