@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -20,9 +21,13 @@ import httpx
 import psutil
 import pytest
 
+from engine import env
 from engine.errors import SgdiffError, UsageError
 from sgdiff_app import config, serve
+from sgdiff_app.desktop import Front
 from sgdiff_app.options import ServerOptions
+from sgdiff_app.server import app
+from sgdiff_app.server.gate import Gate
 from tests.sgdiff_app.server.serving import WORKER
 
 SMALL = {"prompt": "a red boat", "size": "64x64", "num_inference_steps": 2, "seed": 1}
@@ -293,3 +298,27 @@ def test_a_model_that_is_not_there_is_said_before_anything_listens(run: Run, tmp
     assert program.process.wait(60) == 1
     (line,) = program.log.splitlines()
     assert line.startswith("error: ") and "nothing" in line
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_page_to_say_so(tmp_path: Path) -> None:
+    """Another model can be chosen there; without a page, the server would end."""
+    worker = (sys.executable, "-c", LOADS_NOTHING.replace("KIND", "'model'"))
+    settings = config.load(["--port", "0", "--data-dir", str(tmp_path / "data"), "--no-open-browser"], "serve")
+    service = serve.build(settings, env.read(), worker)
+
+    async def served() -> tuple[str, bool]:
+        gate = Gate(app.routes(service), service)  # stands for the page, whose libraries take seconds
+        serving = asyncio.create_task(serve._serve(gate, service, serve.listen(service.options), Front()))
+        while not service.queue.supervisor.given_up:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(3 * serve.LOOK_S)
+        found = service.queue.supervisor.error, serving.done()
+        if not serving.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+        return found
+
+    try:
+        assert asyncio.run(asyncio.wait_for(served(), 60)) == ("dit_precision: a part is missing", False)
+    finally:
+        service.queue.close()
