@@ -52,15 +52,17 @@ def init(model: Model) -> None:
 
 
 def adopt(model: Model, folder: Path, tokenizer: T5Tokenizer) -> None:
-    """Take an earlier round's weights; its text encoder only where it was taught the same words."""
-    model.transformer.load_state_dict(
-        WanTransformer3DModel.from_pretrained(str(folder / "transformer"), torch_dtype=torch.float32).state_dict()
-    )
+    """Take what weights an earlier folder has; its text encoder only where it was taught the same words."""
+    if (folder / "transformer").exists():
+        old = WanTransformer3DModel.from_pretrained(str(folder / "transformer"), torch_dtype=torch.float32)
+        model.transformer.load_state_dict(old.state_dict())
+        print("flow: begins with an earlier transformer", flush=True)
+    if not (folder / "text_encoder").exists():
+        return
     if T5Tokenizer.from_pretrained(folder / "tokenizer").get_vocab() == tokenizer.get_vocab():
-        old = UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
-        model.text.load_state_dict(old.state_dict())
-    else:
-        print("flow: other words than before, the text encoder begins anew", flush=True)
+        text = UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+        model.text.load_state_dict(text.state_dict())
+        print("flow: begins with an earlier text encoder", flush=True)
 
 
 def tokens(work: Path, tokenizer: T5Tokenizer, ranks: Ranks) -> None:
