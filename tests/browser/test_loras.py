@@ -38,7 +38,7 @@ def write(path: Path, base: str, **metadata: str) -> Path:
 
 def chosen(page: Page) -> Locator:
     """The set in the visible tab."""
-    return page.locator(".lora-set:visible")
+    return page.locator(".picked:visible")
 
 
 def press(page: Page, name: str) -> None:
