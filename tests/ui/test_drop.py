@@ -40,7 +40,12 @@ def test_the_note_is_silent_about_the_same_model() -> None:
 
 
 def test_values_in_few_words() -> None:
-    request = {"loras": [{"name": "lora_1", "path": "pixel-art", "scale": 0.5}], "strength": 0.25, "prompt": "long", "seed": [1, 2]}
+    request = {
+        "loras": [{"name": "lora_1", "path": "pixel-art", "scale": 0.5}],
+        "strength": 0.25,
+        "prompt": "long",
+        "seed": [1, 2],
+    }
     assert [drop.said(name, request) for name in request] == [
         "LoRA pixel-art × 0.5",
         "Strength 0.25",
