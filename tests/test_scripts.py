@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = [ROOT / "scripts/sgdiff", ROOT / "scripts/test", ROOT / "scripts/check", ROOT / ".ci/run"]
+NAMES = ("scripts/sgdiff", "scripts/test", "scripts/check", "scripts/screenshots", ".ci/run")
+COMMANDS = [ROOT / name for name in NAMES]
 PINS = ROOT / "scripts/constraints.txt"
 
 
