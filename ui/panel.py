@@ -228,7 +228,7 @@ def ended(job: Job) -> str:
 
 def drawing(job: Job, snapshot: Snapshot) -> str:
     """Return the status of a job that runs: preview, bar, stage, steps, time left."""
-    stage = "Cancelling" if job.cancelled else (job.stage or "starting").capitalize()
+    stage = "Cancelling" if job.cancelled else stage_words(job.stage or "starting")
     steps = f"step {job.step} of {job.steps}" if job.steps else ""
     eta = snapshot.etas.get(job.id)
     left = f"{seconds(eta)} left" if eta is not None else ""
@@ -281,6 +281,11 @@ def facts(job: Job, made: Artifact) -> str:
     prompt = html.escape((job.request.prompt or "").strip())
     words = html.escape(" · ".join(parts))
     return f'<div class="line muted">{words}</div><div class="said">{prompt}</div>'
+
+
+def stage_words(stage: str) -> str:
+    """Return the name of a stage as people read it."""
+    return stage.replace("_", " ").capitalize()
 
 
 def seconds(value: float) -> str:

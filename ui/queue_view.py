@@ -12,7 +12,7 @@ from engine.jobs import Job
 from ui.desk import Desk
 from ui.models import press
 from ui.page import shortened
-from ui.panel import seconds
+from ui.panel import seconds, stage_words
 
 SHOWN = 20  # jobs in the chart
 LISTED = 50  # jobs in the list
@@ -104,7 +104,7 @@ def timings(jobs: Sequence[Job]) -> str:
     longest = max(sum(job.stages.values()) for job in timed) or 1.0
     colours = colours_of(timed)
     rows = [_timed(job, longest, colours) for job in timed]
-    legend = "".join(f'<span><i style="background:{colour}"></i>{html.escape(name)}</span>'
+    legend = "".join(f'<span><i style="background:{colour}"></i>{html.escape(stage_words(name))}</span>'
                      for name, colour in colours.items())  # fmt: skip
     return f'<div class="legend">{legend}</div><div class="chart">{"".join(rows)}</div>{steps(timed[0])}'
 
@@ -118,7 +118,7 @@ def colours_of(jobs: Sequence[Job]) -> dict[str, str]:
 def _timed(job: Job, longest: float, colours: Mapping[str, str]) -> str:
     bars = "".join(
         f'<i style="width:{100 * spent / longest:.2f}%;background:{colours[name]}" '
-        f'title="{html.escape(name)}: {seconds(spent / 1000)}"></i>'
+        f'title="{html.escape(stage_words(name))}: {seconds(spent / 1000)}"></i>'
         for name, spent in job.stages.items()
     )
     prompt = html.escape(shortened(job.request.prompt or "no prompt", 40))

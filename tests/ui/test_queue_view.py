@@ -67,13 +67,14 @@ def test_memory_that_is_not_known_divides_by_nothing() -> None:
 
 
 def test_a_bar_for_each_job_and_a_colour_for_each_stage() -> None:
-    first = Job("img_1", "image", "m", "m", REQUEST, REQUEST, stages={"text": 100.0, "denoising": 900.0})
+    first = Job("img_1", "image", "m", "m", REQUEST, REQUEST, stages={"text_encoding": 100.0, "denoising": 900.0})
     second = Job("img_2", "image", "m", "m", REQUEST, REQUEST, stages={"denoising": 500.0})
     view = timings([first, second, Job("img_3", "image", "m", "m", REQUEST, REQUEST)])
     assert view.count('class="stack"') == 2
     assert "<b>" not in view.replace("<b>text", "") and "a &lt;b&gt;house" in view
     assert "width:10.00%" in view and "width:90.00%" in view and "width:50.00%" in view
     assert view.count(f"background:{queue_view.COLOURS[1]}") == 3  # in the legend and in both bars
+    assert "Text encoding" in view and "text_encoding" not in view
     assert "Make something" in timings([])
 
 
