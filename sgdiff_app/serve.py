@@ -111,6 +111,9 @@ def build(settings: Settings, environment: Environment, command: tuple[str, ...]
     hooks = webhooks.of_options(options)
     data = data_of(options)
     folder = Path(output.output_path).expanduser() if output.output_path else None
+    if folder is not None and not is_headless(options) and data.resolve().is_relative_to(folder.resolve()):
+        message = f"data_dir: {data} lies in the output folder {folder}, whose files the page serves; choose another"
+        raise UsageError(message, param="data_dir")
     cloud = Cloud.from_environment()
     store = JobStore(data / "jobs.sqlite3")
     scratch = Path(tempfile.mkdtemp(prefix="sgdiff-"))

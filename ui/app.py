@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from ui import compare, drop, edit, gallery, generate, loras, system, theme, video
+from ui import compare, drop, edit, files, gallery, generate, loras, system, theme, video
 from ui.desk import Desk, Snapshot
 from ui.page import Page, View
 
@@ -55,6 +55,7 @@ def _built(desk: Desk, tabs: Sequence[ModuleType]) -> gr.Blocks:
         assert all(isinstance(child, gr.Tab) for child in page.tabs.children), "else labels go to other tabs"
         page.connect(demo)
     demo.queue(api_open=False, default_concurrency_limit=None)
+    files.guard(demo)
     return demo
 
 
@@ -79,7 +80,13 @@ def launch_options(desk: Desk) -> dict[str, Any]:
 
 def mount(app: Any, desk: Desk) -> None:
     """Serve the page of a desk from an application, below "/"; routes that it has already come first."""
-    with_loop(lambda: gr.mount_gradio_app(app, build(desk), path="/", **launch_options(desk)))
+
+    def mounted() -> None:
+        demo = build(desk)
+        demo.has_launched = True  # `launch` alone says so by itself; before, Gradio takes files from everywhere
+        gr.mount_gradio_app(app, demo, path="/", **launch_options(desk))
+
+    with_loop(mounted)
 
 
 def header_state(snapshot: Snapshot) -> object:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import html
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
 from gradio.route_utils import API_PREFIX
 from gradio.utils import get_upload_folder
 
+KINDS = ("file", "image", "imageeditor", "imageslider", "gallery", "video", "uploadbutton")
+GONE = "this file is not there any more; choose it again"
 # A link that is pressed as soon as it is there; the address is another one each time.
 PRESS_JS = "watch('value', () => { const link = element.querySelector('a'); if (link) link.click(); });"
 
@@ -29,6 +33,35 @@ def download(path: str | Path) -> str:
     """Return the value of `downloads` that has the browser keep a file that is served."""
     told = html.escape(Path(path).name)
     return f'<a href="{html.escape(url(path))}" download="{told}" data-once="{secrets.token_hex(4)}">{told}</a>'
+
+
+def guard(demo: gr.Blocks) -> None:
+    """Have every event refuse files that are not the page's own copies.
+
+    Gradio itself looks only at files that say of themselves that they are some, and only once it was launched.
+    """
+    inner = demo.preprocess_data
+
+    async def preprocess_data(block_fn: Any, inputs: list[Any], *rest: Any, **more: Any) -> Any:
+        for part, value in zip(block_fn.inputs, inputs, strict=False):
+            if part.get_block_name() in KINDS:
+                require_uploaded(value)
+        return await inner(block_fn, inputs, *rest, **more)
+
+    demo.preprocess_data = preprocess_data  # type: ignore[method-assign]
+
+
+def require_uploaded(value: Any) -> None:
+    """Raise gr.Error when a value of a component names a file that is none of the page's own copies."""
+    if isinstance(value, Mapping):
+        path = value.get("path")
+        folder = Path(get_upload_folder()).resolve()
+        if isinstance(path, str) and not Path(path).resolve().is_relative_to(folder):
+            raise gr.Error(GONE)
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
+            require_uploaded(entry)
 
 
 def fresh(name: str, owner: gr.HTML) -> Path:

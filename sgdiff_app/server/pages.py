@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 API = "v1"  # what is below it is never a page, whether or not there is a route
 TITLE, ICONS = "sgdiff-app", (192, 512)
+ELSEWHERE = re.compile(r"/file=\s*/*[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # Gradio would fetch it, and answer as our own
 FOLDER = "page"  # below the data folder: what browsers upload, and copies of what they look at
 
 
@@ -39,6 +41,10 @@ class Doors:
         own = scope["type"] == "http" and first(_path(scope)) in self.firsts
         if not own:
             scope[PAGE] = True
+            if scope["type"] == "http" and ELSEWHERE.search(_path(scope)):
+                answer = JSONResponse({"detail": "files of other servers are not given"}, 404)
+                await answer(scope, receive, send)
+                return
         await (self.api if own else self.pages)(scope, receive, send)
 
 
