@@ -48,7 +48,7 @@ def guard(demo: gr.Blocks) -> None:
                 require_uploaded(value)
         return await inner(block_fn, inputs, *rest, **more)
 
-    demo.preprocess_data = preprocess_data  # type: ignore[method-assign]
+    demo.preprocess_data = preprocess_data
 
 
 def require_uploaded(value: Any) -> None:
