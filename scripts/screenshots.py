@@ -39,11 +39,13 @@ LOOKS: dict[str, dict[str, Any]] = {
     "phone": {"viewport": PHONE, "color_scheme": "light", "has_touch": True},
 }
 PICTURES = (  # the last one is what Generate shows
+    ("a yellow hot-air balloon over a meadow at dawn", 3),
+    ("a red boat on a calm lake, pine trees", 2),
     ("a red house by a lake at night, on the left, with pine trees", 5),
     ("a lighthouse by the sea in fog", 7),
     ("A beautiful sunset over the mountains", 11),
 )
-EDITED, STRENGTH = "snowy mountains at night with a full moon, pine trees", "0.85"
+EDITED, STRENGTH, SEED = "mountains by a lake at sunset, with pine trees", "0.8", "7"
 STEPS = "2, 4, 8"  # of the grid
 
 
@@ -68,6 +70,7 @@ def _ask_for_edit(page: Page) -> None:
     strength = page.get_by_label("number input for Strength").locator("visible=true")
     strength.fill(STRENGTH)
     strength.blur()
+    page.get_by_label("Seed", exact=True).locator("visible=true").fill(SEED)
 
 
 def gallery(page: Page) -> None:
