@@ -14,6 +14,9 @@ from tests.sgdiff_app.server.serving import Running
 expect.set_options(timeout=WAIT_MS)
 
 
+LONG_MS = 40_000  # the editor draws with the processor where there is no graphics card
+
+
 def begin(page: Page, folder: Path) -> Path:
     """Open the tab and give it a picture of 320 x 200."""
     path = folder / "in.png"
@@ -31,7 +34,7 @@ def edit(page: Page, prompt: str) -> None:
 
 def asked(page: Page, server: Running, prompt: str) -> Job:
     """Wait for the result of a prompt and return its job."""
-    expect(page.locator(".outcome:visible .said")).to_have_text(prompt)
+    expect(page.locator(".outcome:visible .said")).to_have_text(prompt, timeout=LONG_MS)
     return next(job for job in server.service.queue.page(limit=100)[0] if job.request.prompt == prompt)
 
 
@@ -57,6 +60,7 @@ def test_a_painted_part(page: Page, server: Running, tmp_path: Path) -> None:
     expect(page.get_by_label("Brush", exact=True)).to_be_visible()
     edit(page, "a painted part")
     expect(page.get_by_text("Nothing is painted yet")).to_be_visible()
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
