@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import catalog, hub, log, storage
+from engine import catalog, hub, log
 from engine.catalog import ModelSpec
 from engine.errors import ModelError, UsageError
 from engine.lora import files
@@ -106,6 +106,8 @@ def keep(source: Path, folder: Path) -> Path:
     One of the same name and size stays as it is; one of another size gets a number. Raises ModelError or UsageError
     for what is no LoRA, OutputError when it cannot be written.
     """
+    from engine import storage  # it imports numpy, which listing and inspecting do not need
+
     files.locate(str(source))
     size, numbers = source.stat().st_size, itertools.count(2)
     place = folder / source.name
@@ -119,6 +121,8 @@ def keep(source: Path, folder: Path) -> Path:
 
 def note(path: Path, folder: Path) -> None:
     """Have a LoRA file that is elsewhere among those of a folder. Raises OutputError."""
+    from engine import storage  # it imports numpy, which listing and inspecting do not need
+
     noted = _noted(folder)
     if path not in noted:
         with storage.atomic(folder / NOTED) as part:
