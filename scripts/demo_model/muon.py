@@ -44,6 +44,6 @@ class Muon(torch.optim.Optimizer):
             state["momentum"].lerp_(grads, 1 - group["momentum"])
             update = orthogonal(grads.lerp(state["momentum"], group["momentum"])).float()
             rows, columns = update.shape[1:]
-            update *= 0.2 * max(rows, columns) ** 0.5  # the size that an AdamW update would have
+            update *= -group["lr"] * 0.2 * max(rows, columns) ** 0.5  # the size that an AdamW update would have
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(params, [u.view_as(p) for u, p in zip(update, params, strict=True)], alpha=-group["lr"])
+            torch._foreach_add_(params, [u.view_as(p) for u, p in zip(update, params, strict=True)])

@@ -52,10 +52,15 @@ class Ranks:
             return
         grads = [w.grad for w in weights if w.grad is not None]
         flat = torch.cat([g.flatten() for g in grads])
-        dist.all_reduce(flat)
-        flat /= self.world
+        self.mean(flat)
         parts = flat.split([g.numel() for g in grads])
         torch._foreach_copy_(grads, [part.view_as(g) for part, g in zip(parts, grads, strict=True)])
+
+    def mean(self, tensor: Tensor) -> None:
+        """Average a tensor over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.world
 
     def meet(self) -> None:
         """Wait for the others."""

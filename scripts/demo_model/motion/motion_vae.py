@@ -8,8 +8,9 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from motion_data import arrays, progress
+from motion_graph import Gradients, recorded
 from motion_layout import CHANNELS, LATENTS, build_vae
 from motion_ranks import Ranks, Slice, half
 from muon import Muon
@@ -106,9 +108,17 @@ def _optimizers(vae: AutoencoderKLWan) -> list[torch.optim.Optimizer]:
     for name, p in vae.named_parameters():
         inside = p.ndim >= 4 and not any(k in name for k in ("conv_in", "conv_out", "quant_conv"))
         (kernels if inside else rest).append(p)
+    device = rest[0].device  # rates in tensors: what is recorded can follow them
     return [
-        torch.optim.AdamW(rest, lr=PEAK, betas=(0.9, 0.99), weight_decay=1e-4, fused=True),
-        Muon(kernels, lr=KERNEL_PEAK, weight_decay=0.0),
+        torch.optim.AdamW(
+            rest,
+            lr=torch.tensor(PEAK, device=device),
+            betas=(0.9, 0.99),
+            weight_decay=1e-4,
+            fused=True,
+            capturable=device.type == "cuda",
+        ),
+        Muon(kernels, lr=torch.tensor(KERNEL_PEAK, device=device), weight_decay=0.0),
     ]
 
 
@@ -164,6 +174,53 @@ class Run:
         self.frames = frames
 
 
+class Steps:
+    """What is done at each step: forward and back on a batch that lies in `x`, then the optimizers. With `fast` both
+    are recorded, anew for each length of the windows."""
+
+    def __init__(self, run: Run, ranks: Ranks, fast: bool) -> None:
+        self.run, self.ranks, self.fast = run, ranks, fast
+        self.weights = list(run.vae.parameters())
+        self.gradients = Gradients(self.weights)
+        self.gradients.hand_over()
+        self.backward: dict[bool, Callable[[], None]] = {}
+        self.loss = self.l1 = torch.zeros((), device=ranks.device)
+        self.rate(0.0)
+        self.update = self._recorded(lambda: [opt.step() for opt in run.opts])
+
+    def _recorded(self, work: Callable[[], object]) -> Callable[[], object]:
+        return recorded(work) if self.fast else work
+
+    def rate(self, share: float) -> None:
+        """The optimizers' rates as a share of their peaks."""
+        for opt, peak in zip(self.run.opts, (PEAK, KERNEL_PEAK), strict=True):
+            for group in opt.param_groups:
+                group["lr"].fill_(peak * share)
+
+    def lengthen(self, x: Tensor) -> None:
+        """Go over to batches like this one."""
+        self.x, self.backward = x, {}
+        self.loss, self.l1 = self.loss.clone(), self.l1.clone()
+
+        def work(coarse: bool) -> None:
+            with half(self.ranks.device):
+                loss, l1 = _losses(self.run.vae, self.x, coarse)
+            self.gradients.of(loss)
+            self.loss.copy_(loss.detach())
+            self.l1.copy_(l1.detach())
+
+        for coarse in (False, True) if x.shape[2] == 1 else (False,):
+            self.backward[coarse] = self._recorded(partial(work, coarse))
+
+    def __call__(self, x: Tensor, share: float, coarse: bool) -> None:
+        self.x.copy_(x)
+        self.backward[coarse]()
+        self.ranks.mean(self.gradients.flat)
+        self.norm = self.gradients.limit(1.0)
+        self.rate(share)
+        self.update()
+
+
 def train(
     work: Path,
     ranks: Ranks,
@@ -180,37 +237,34 @@ def train(
     vae = _start(ranks, init)
     run = Run(vae, copy.deepcopy(vae).requires_grad_(False), _optimizers(vae))
     run.resume(work / "vae.pt")
-    before, first, weights, averaged = run.seconds, run.step, list(vae.parameters()), list(run.ema.parameters())
+    before, first, averaged = run.seconds, run.step, list(run.ema.parameters())
     clips = Clips(work / "train", ranks, most)
     clips.fill(200)
     torch.manual_seed(1000 * run.step + ranks.rank)
-    if mode == "fast":
+    fast = mode == "fast"
+    if fast:
         whole.compiled()
-    if ranks.device != "cpu":
         print(f"vae rank {ranks.rank}: {whole.choose(vae, clips.batch(windows[-1][1], windows[-1][0]))}", flush=True)
+    steps, now = Steps(run, ranks, fast), (0, 0)
     shown = saved = time.time()
     for run.seconds in part.clock(ranks, before):
         if run.step % 25 == 0:
             clips.fill(50)
         done = run.seconds / part.total
-        frames, count = windows[min(sum(done > end for end in accumulate(SHARES)), len(windows) - 1)]
-        run.lengthen(frames)
-        with half(ranks.device):
-            loss, l1 = _losses(vae, clips.batch(count, frames), frames == 1 and run.step % 3 == 0)
-        vae.zero_grad(set_to_none=True)
-        loss.backward()
-        ranks.average(weights)
-        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for opt, peak in zip(run.opts, (PEAK, KERNEL_PEAK), strict=True):
-            for group in opt.param_groups:
-                group["lr"] = peak * _rate(run.step, done)
-            opt.step()
-        torch._foreach_lerp_(averaged, weights, max(0.002, 1 / (run.step + 4)))
+        window = windows[min(sum(done > end for end in accumulate(SHARES)), len(windows) - 1)]
+        frames, count = window
+        if window != now:
+            run.lengthen(frames)
+            steps.lengthen(clips.batch(count, frames))
+            now = window
+        steps(clips.batch(count, frames), _rate(run.step, done), frames == 1 and run.step % 3 == 0)
+        torch._foreach_lerp_(averaged, steps.weights, max(0.002, 1 / (run.step + 4)))
         run.step += 1
         if run.step % 250 == 0:
-            assert math.isfinite(loss.item()) and math.isfinite(norm.item()), "the loss is no longer finite"
+            loss, l1, norm = steps.loss.item(), steps.l1.item(), steps.norm.item()
+            assert math.isfinite(loss) and math.isfinite(norm), "the loss is no longer finite"
             ranks.say(
-                f"vae step {run.step} loss {loss.item():.4f} l1 {l1.item():.4f} frames {count} x {frames} "
+                f"vae step {run.step} loss {loss:.4f} l1 {l1:.4f} frames {count} x {frames} "
                 f"clips {clips.filled} {250 / (time.time() - shown):.2f} it/s {run.seconds:.0f}s"
             )
             shown = time.time()
