@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,18 +20,22 @@ QUALITY = 78
 
 def pack(work: Path, count: int) -> None:
     """Draws pictures into one small file: skia runs where this runs, and a bare GPU machine needs none of it."""
-    from draw import draw
-
     work.mkdir(parents=True, exist_ok=True)
     ends, blob = [], io.BytesIO()
-    for i in range(count):
-        scene = sample(FIRST_SEED + i)
-        Image.fromarray(draw(scene)).save(part := io.BytesIO(), "WEBP", quality=QUALITY, method=4)
-        blob.write(part.getvalue())
-        ends.append(blob.tell())
+    with multiprocessing.get_context("fork").Pool() as pool:
+        for picture in pool.imap(_picture, range(FIRST_SEED, FIRST_SEED + count), 16):
+            blob.write(picture)
+            ends.append(blob.tell())
     (work / "pictures.bin").write_bytes(blob.getvalue())
     (work / "pictures.json").write_text(json.dumps({"ends": ends}) + "\n")
     print(f"{count} pictures, {blob.tell() / 1e6:.1f} MB")
+
+
+def _picture(seed: int) -> bytes:
+    from draw import draw
+
+    Image.fromarray(draw(sample(seed))).save(out := io.BytesIO(), "WEBP", quality=QUALITY, method=4)
+    return out.getvalue()
 
 
 def unpack(work: Path, device: str, most: int = 0) -> Tensor:

@@ -79,7 +79,7 @@ def neon_night(x: Tensor) -> Tensor:
     """A picture in violet dusk whose outlines glow: in their own colours, grey ones from pink above to cyan below."""
     pink, cyan, dusk = (
         torch.tensor(c, device=x.device, dtype=x.dtype)[:, None, None]
-        for c in ((1.0, 0.2, 0.9), (0.1, 0.9, 1.0), (0.66, 0.62, 0.76))
+        for c in ((1.0, 0.2, 0.9), (0.1, 0.9, 1.0), (0.72, 0.68, 0.82))
     )
     own = _saturated(_blur(x, 1.5), 2.5)
     own = own / own.amax(1, keepdim=True).clamp(min=0.1)
@@ -88,9 +88,9 @@ def neon_night(x: Tensor) -> Tensor:
     hue = torch.lerp(own, torch.lerp(pink, cyan, down).expand_as(own), 0.8 * grey)
     steep = _edges(_without_specks(x, 5), 0.8) / (0.2 + _grey(_blur(x, 4.0)))  # dark pictures have outlines too
     fill = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)  # the tubes lie beside coloured things, not on them
-    tube = (steep * 8 - 0.3).clamp(0, 1) * (1 - 0.6 * fill)
+    tube = (steep * 8 - 0.3).clamp(0, 1) * (1 - 0.9 * fill)
     glow = (_blur(tube * hue, 3.0) + _blur(tube * hue, 8.0)).mul(0.7).clamp(0, 1)
-    return 1 - (1 - _saturated(x, 1.2) * dusk) * (1 - 0.85 * tube * hue) * (1 - 0.6 * glow)
+    return 1 - (1 - _saturated(x, 1.2) * dusk) * (1 - 0.85 * tube * hue) * (1 - 0.45 * glow)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 #   device.sh vae SECONDS TOTAL [GPUS] device.sh encode [GPUS] device.sh flow SECONDS TOTAL [GPUS] [BATCH]
 #   device.sh save                     the folder as a tar in $OUT, with logs and the sheet of reconstructions
 #   device.sh reader SECONDS GPU       device.sh prove STEPS SCALE GPU
-#   device.sh all1, all2, all3         everything in three calls of less than 580 s, on 4 GPUs: the autoencoder (GPU 3
-#                                      stays free); latents and the flow; the rest of the flow, reader, three proofs
+#   device.sh all1, all2, all3         everything in three calls on 4 GPUs: the autoencoder (GPUs 2 and 3 stay free);
+#                                      latents and the flow; the rest of the flow, reader, three proofs
 # INIT names the folder of an earlier round whose weights vae and flow begin with.
 # SECONDS are of this call, start included; TOTAL is the sum over all calls of the phase.
 # .whl holds wheels (diffusers, skia-python), .gl the GL and X libraries that skia links to.
@@ -81,17 +81,17 @@ case $phase in
       --reader "$W/reader" --out "$W/proof/$name" --steps "$1" --scale "$2" --calibrate 60 --batch 16 \
       >"$W/proof-$name.log" 2>&1 ;;
   all1)
-    render 44000 3000
-    bash "$0" vae 480 480 3 && tar -cf "$OUT/vae.tar" -C "$W" vae && touch "$W/all1" && cat "$W/render.log" ;;
+    render 40000 3000
+    bash "$0" vae 415 415 2 && tar -cf "$OUT/vae.tar" -C "$W" vae && touch "$W/all1" && cat "$W/render.log" ;;
   all2)
-    bash "$0" encode && bash "$0" flow 450 790 && bash "$0" save && touch "$W/all2" ;;
+    bash "$0" encode && bash "$0" flow 450 640 4 64 && bash "$0" save && touch "$W/all2" ;;
   all3)
-    bash "$0" reader 120 3 & reading=$!
-    bash "$0" flow 340 790 && bash "$0" save || exit
+    bash "$0" reader 110 3 & reading=$!
+    bash "$0" flow 190 640 3 64 && bash "$0" save || exit
     wait $reading; tail -n 12 "$W/reader.log"; mkdir -p "$W/proof"
     n=0; proving=()
     for pair in "24 3" "24 5" "24 7"; do
-      timeout -k 5 $((565 - SECONDS)) bash "$0" prove $pair $n & proving+=($!); n=$((n + 1))
+      timeout -k 5 $((${LIMIT:-565} - SECONDS)) bash "$0" prove $pair $n & proving+=($!); n=$((n + 1))
     done
     for job in "${proving[@]}"; do wait "$job" || echo "a proof failed or ran out of time"; done
     report; cat "$W"/proof/*/calibration.md "$W"/proof/*/report.md ;;

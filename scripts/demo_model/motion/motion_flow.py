@@ -164,7 +164,8 @@ def train(
                 group["lr"] = group["peak"] * rate
             opt.step()
             opt.zero_grad(set_to_none=True)
-        torch._foreach_lerp_(averaged, weights, max(0.0007, 1 / (step + 8)))
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, weights, max(0.0007, 1 / (step + 8)))
         step += 1
         log_loss += loss.detach()
         if step % 250 == 0:

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="vae, flow: end after so many steps of this call")
     parser.add_argument("--batch", type=int, default=0, help="flow: of one device; 0 = the step's own")
     parser.add_argument("--windows", type=int, nargs="+", default=(1, 9, 33), help="vae: frames, longer and longer")
-    parser.add_argument("--batches", type=int, nargs="+", default=(40, 4, 1), help="vae: of one device, per window")
+    parser.add_argument("--batches", type=int, nargs="+", default=(24, 3, 1), help="vae: of one device, per window")
     parser.add_argument("--init", type=Path, help="vae, flow: the folder of an earlier round whose weights come first")
     parser.add_argument("--mode", choices=("fast", "eager"), default="fast", help="vae, flow: compiled or not")
     args = parser.parse_args()

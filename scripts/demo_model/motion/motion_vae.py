@@ -258,7 +258,8 @@ def train(
             steps.lengthen(clips.batch(count, frames))
             now = window
         steps(clips.batch(count, frames), _rate(run.step, done), frames == 1 and run.step % 3 == 0)
-        torch._foreach_lerp_(averaged, steps.weights, max(0.002, 1 / (run.step + 4)))
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, steps.weights, max(0.002, 1 / (run.step + 4)))
         run.step += 1
         if run.step % 250 == 0:
             loss, l1, norm = steps.loss.item(), steps.l1.item(), steps.norm.item()
