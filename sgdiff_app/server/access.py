@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from engine.errors import UsageError
 from engine.profiler import wall
 from sgdiff_app.options import ServerOptions
+from sgdiff_app.server.tries import Tries
 
 OPEN = ("/health", "/ready", "/liveness", "/health_generate")  # for probes, which have no key
 # For browsers: the way in, and what describes the page to those that install it, which they fetch without cookies.
@@ -36,14 +37,15 @@ class Access:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self.digests = tuple(_digest(key.encode()) for key in keys)
         self.secret = secrets.token_bytes(32)
+        self.tries = Tries()
         self.ended: dict[str, int] = {}  # logins that were ended before their time, and when that will be
 
     def proof(self, path: str, headers: Mapping[bytes, bytes], query: bytes = b"") -> Proof | None:
         """Say by what a request may pass; None if it may not. `path` is that of the route, without a proxy's prefix."""
         if not self.digests or path in OPEN or path in PUBLIC:
             return "open"
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and self.knows(key.strip()):
+        key = key_of(headers)
+        if key is not None and self.knows(key):
             return "key"
         if path.endswith(CONTENT) and query:
             tokens = parse_qs(query.decode("latin-1")).get("token", ())
@@ -96,6 +98,12 @@ def _digest(key: bytes) -> bytes:
 def _login(name: str) -> str:
     """Return what is signed for a login; no path of a route begins so."""
     return f"login {name}"
+
+
+def key_of(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the key that a request was sent with, right or wrong; None for a request without one."""
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else None
 
 
 def logins_of(headers: Mapping[bytes, bytes]) -> list[str]:

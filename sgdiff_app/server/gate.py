@@ -14,7 +14,7 @@ from engine.jobs.job import new_id
 from engine.profiler import monotonic
 from sgdiff_app.options import MB
 from sgdiff_app.server import errors, login
-from sgdiff_app.server.access import OPEN
+from sgdiff_app.server.access import OPEN, key_of
 from sgdiff_app.server.errors import ApiError
 from sgdiff_app.server.origins import Headers, origins_of
 from sgdiff_app.server.request_log import request_id
@@ -81,7 +81,7 @@ class Exchange:
         """Have the request answered, and note how."""
         mark = request_id.set(self.id)
         try:
-            self.check()
+            await self.check()
             if self.is_preflight():
                 await self.answer_preflight()
             else:
@@ -108,7 +108,7 @@ class Exchange:
         """Say whether a browser asks what a page of another origin may do."""
         return self.method == "OPTIONS" and bool(self.origin) and b"access-control-request-method" in self.headers
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """Raise what a request is refused with, before anything of its body is read."""
         gate = self.gate
         if not gate.origins.accepts(self.host):
@@ -119,22 +119,33 @@ class Exchange:
             message = "pages of this origin may not send requests here; --cors-origins lists those that may"
             raise ApiError(403, "origin_not_allowed", message)
         if not self.is_preflight():
-            self.check_key()
+            await self.check_key()
         if self.method == "POST" and gate.service.queue.draining and not self.path.endswith(CANCEL):
             raise Draining("the server is being stopped and takes no new requests")
 
-    def check_key(self) -> None:
+    async def check_key(self) -> None:
         """Raise ApiError when a request proves no key, or only by a cookie that a page of somebody else may have used.
 
         Whoever lists an origin lets its pages use keys, not the login of whoever looks at them.
         """
         proof = self.gate.access.proof(self.path, self.headers, self.scope.get("query_string", b""))
         if proof is None:
+            await self.slow_down()
             message = "a valid API key is required, as 'Authorization: Bearer KEY'"
             raise ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
         if proof == "cookie" and self.method not in READING and not self.is_own_page():
             message = "only the pages of this server may use its login; others send 'Authorization: Bearer KEY'"
             raise ApiError(403, "origin_not_allowed", message)
+
+    async def slow_down(self) -> None:
+        """Keep who sends a wrong key waiting. Raises ApiError when there were many; without a key there is no guess."""
+        if key_of(self.headers) is None:
+            return
+        host, _ = self.scope.get("client") or ("", 0)
+        seconds = await self.gate.access.tries.wrong(host)
+        if seconds:
+            headers = {"retry-after": str(int(seconds) + 1), **errors.NEVER_AGAIN}
+            raise ApiError(429, "too_many_wrong_keys", "too many wrong API keys came from this address", None, headers)
 
     def is_own_page(self) -> bool:
         """Say whether a page of this server has sent a request, or no page has."""

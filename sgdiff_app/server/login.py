@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import re
-from collections import OrderedDict
 from html import escape
 from string import Template
 from urllib.parse import parse_qs, urlencode
@@ -15,15 +13,11 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from engine.profiler import monotonic
 from sgdiff_app.server.access import COOKIE, LOGIN_S, logins_of
 from sgdiff_app.server.service import service_of
 
 # A path of this server as a browser must not read it otherwise: two slashes, or a backslash, begin another host.
 LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*")
-MOST_TRIES, TRIES_S = 10, 60.0  # wrong keys of one address, and the time in which they are counted
-ADDRESSES = 1000  # of which that is remembered
-DELAY_S = 0.5  # before a wrong key is answered
 LONGEST = 8192  # bytes of a form
 
 STYLE = """
@@ -82,32 +76,8 @@ HEADERS = {
 }
 
 
-class Tries:
-    """Counts the wrong keys that an address sends."""
-
-    def __init__(self) -> None:
-        self.of: OrderedDict[str, list[float]] = OrderedDict()
-
-    def wait(self, address: str) -> float:
-        """Return after how many seconds an address may try again; 0 for at once."""
-        since = monotonic() - TRIES_S
-        recent = [moment for moment in self.of.get(address, ()) if moment > since]
-        return recent[-MOST_TRIES] - since if len(recent) >= MOST_TRIES else 0.0
-
-    def count(self, address: str) -> None:
-        """Note a try."""
-        self.of[address] = [*self.of.pop(address, ()), monotonic()][-MOST_TRIES:]
-        while len(self.of) > ADDRESSES:
-            self.of.popitem(last=False)
-
-    def forget(self, address: str) -> None:
-        """Note that the last try was right."""
-        self.of.pop(address, None)
-
-
 def add(app: FastAPI) -> None:
     """Give an application the page, and the ways in and out."""
-    app.state.tries = Tries()
     app.add_route("/login", show, methods=["GET"])
     app.add_route("/login", log_in, methods=["POST"])
     app.add_route("/logout", log_out, methods=["POST"])
@@ -153,21 +123,19 @@ async def show(http: Request) -> Response:
 
 async def log_in(http: Request) -> Response:
     """Take a key, and give a cookie for it."""
-    root, access, tries = http.scope["root_path"], service_of(http).access, http.app.state.tries
+    root, access = http.scope["root_path"], service_of(http).access
     form = await _form(http)
     target, key = local(form.get("next", "/")), form.get("key", "").strip().encode()
-    action, address = f"{root}/login", http.client.host if http.client is not None else ""
-    seconds = tries.wait(address)
-    if seconds:
+    if access.digests and not access.knows(key):
+        seconds = await access.tries.wrong(http.client.host if http.client is not None else "")
+        if not seconds:
+            wrong = (
+                "This key is not one of the server's. Look for blanks or missing characters." if key else "Enter a key."
+            )
+            return page(f"{root}/login", target, wrong, 401, www_authenticate="Bearer")
         wait = str(int(seconds) + 1)
         wrong = f"That were too many wrong keys. Try again in {wait} seconds."
-        return page(action, target, wrong, 429, retry_after=wait)
-    tries.count(address)  # before anything is waited for: tries at the same time count as well
-    if access.digests and not access.knows(key):
-        await asyncio.sleep(DELAY_S)
-        wrong = "This key is not one of the server's. Look for blanks or missing characters." if key else "Enter a key."
-        return page(action, target, wrong, 401, www_authenticate="Bearer")
-    tries.forget(address)
+        return page(f"{root}/login", target, wrong, 429, retry_after=wait)
     answer = _to(root + target)
     _set(http, answer, access.log_in(), LOGIN_S)
     return answer

@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sgdiff_app import config
 from sgdiff_app.options import MB, ServerOptions
 from sgdiff_app.server import gate as gate_module
+from sgdiff_app.server import tries
 from sgdiff_app.server.access import Access, keys_of
 from sgdiff_app.server.gate import Gate
 from sgdiff_app.server.service import Service
@@ -201,6 +202,26 @@ def test_keys_protect_everything_but_probes(gated: Begin) -> None:
     for path in ("/health", "/ready", "/liveness", "/health_generate"):
         assert gate.ask("GET", path).status_code == 200
     assert gate.ask("GET", "/v1/models", authorization="Bearer k3").status_code == 401
+
+
+def test_wrong_keys_are_slowed_down_and_right_ones_are_not(gated: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = gated("--api-key", "k1")
+    began = time.monotonic()
+    assert gate.ask("POST", authorization="Bearer k2").status_code == 401
+    assert time.monotonic() - began >= tries.DELAY_S
+    began = time.monotonic()
+    assert [gate.ask("GET").status_code for _ in range(20)] == [401] * 20, "without a key, nothing is guessed"
+    assert time.monotonic() - began < 20 * tries.DELAY_S
+    monkeypatch.setattr(tries, "DELAY_S", 0.0)
+    codes = [gate.ask("GET", authorization=f"Bearer k{i}").status_code for i in range(2, tries.MOST_TRIES + 1)]
+    assert set(codes) == {401}
+    answer = gate.ask("GET", authorization="bearer k2")
+    error = refused(answer, 429, "too_many_wrong_keys", "rate_limit_error")
+    assert error["message"] == "too many wrong API keys came from this address"
+    assert 1 <= int(answer.headers["retry-after"]) <= 61
+    assert answer.headers["x-should-retry"] == "false", "clients would send the same key again"
+    assert gate.ask("GET").status_code == 401
+    assert gate.ask("GET", authorization="Bearer k1").status_code == 200
 
 
 def test_case_39_without_a_key_any_header_does(server: Running) -> None:

@@ -12,8 +12,9 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from sgdiff_app.server import login
-from sgdiff_app.server.login import LOCAL, MOST_TRIES, Tries, local
+from sgdiff_app.server import tries
+from sgdiff_app.server.login import LOCAL, local
+from sgdiff_app.server.tries import MOST_TRIES
 from tests.sgdiff_app.server.conftest import Starter
 from tests.sgdiff_app.server.serving import Running
 
@@ -24,7 +25,7 @@ FOREIGN = ("//evil.example", "/\\evil.example", "https://evil.example", "evil", 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "DELAY_S", 0.0)
+    monkeypatch.setattr(tries, "DELAY_S", 0.0)
 
 
 @contextmanager
@@ -166,49 +167,48 @@ def test_without_keys_there_is_nothing_to_ask(server: Running) -> None:
     assert server.client.get("/docs", headers=BROWSER).status_code == 200
 
 
-def test_many_wrong_keys_have_to_wait(start: Starter) -> None:
+def test_many_wrong_keys_have_to_wait_and_a_right_one_never_does(start: Starter) -> None:
+    """Behind a proxy the address of a stranger may be everybody's."""
     server = start("--api-key", "k1")
     with browser(server) as client:
         assert [log_in(client, "no").status_code for _ in range(MOST_TRIES)] == [401] * MOST_TRIES
-        answer = log_in(client)
+        answer = log_in(client, "no")
         assert answer.status_code == 429 and "Try again in" in answer.text
         assert 1 <= int(answer.headers["retry-after"]) <= 61
+        key = {"authorization": "Bearer k2"}
+        assert client.get("/docs", headers=key).status_code == 429, "they are counted whichever way they come"
         assert client.get("/docs", headers={"authorization": "Bearer k1"}).status_code == 200
+        assert log_in(client).status_code == 303
+
+
+def test_a_proxy_tells_its_clients_apart(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on this machine is trusted to; what its clients say of themselves stands before what it says."""
+    server = start("--api-key", "k1")
+
+    def wrong(said: str) -> int:
+        headers = {"x-forwarded-for": said}
+        return server.client.post("/login", data={"key": "no"}, headers=headers).status_code
+
+    found = [wrong(f"198.51.100.{i}, 192.0.2.7") for i in range(MOST_TRIES + 1)]
+    assert found == [401] * MOST_TRIES + [429]
+    assert wrong("192.0.2.8") == 401
+    assert "192.0.2.7" in server.service.access.tries.of
 
 
 def test_tries_at_the_same_time_count(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "DELAY_S", 0.3)
+    monkeypatch.setattr(tries, "DELAY_S", 0.3)
     server, found = start("--api-key", "k1"), list[int]()
-    tries = [
+    threads = [
         threading.Thread(target=lambda: found.append(httpx.post(f"{server.url}/login", data={"key": "x"}).status_code))
         for _ in range(MOST_TRIES + 3)
     ]
     began = time.monotonic()
-    for one in tries:
+    for one in threads:
         one.start()
-    for one in tries:
+    for one in threads:
         one.join()
     assert time.monotonic() - began >= 0.3
     assert sorted(found) == [401] * MOST_TRIES + [429] * 3
-
-
-def test_tries_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(login, "monotonic", lambda: now)
-    monkeypatch.setattr(login, "ADDRESSES", 3)
-    tries = Tries()
-    for _ in range(MOST_TRIES):
-        assert not tries.wait("a")
-        tries.count("a")
-    assert tries.wait("a") == login.TRIES_S
-    assert not tries.wait("b")
-    now += login.TRIES_S
-    assert not tries.wait("a")
-    tries.forget("a")
-    assert not tries.of
-    for address in "abcd":
-        tries.count(address)
-    assert list(tries.of) == ["b", "c", "d"]
 
 
 def test_the_page_needs_nothing_from_elsewhere(start: Starter) -> None:
