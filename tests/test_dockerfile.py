@@ -89,10 +89,52 @@ def test_the_variables_are_settings_of_the_program(monkeypatch: pytest.MonkeyPat
     assert env.read().cache_root == Path("/data/cache")
 
 
-def test_what_is_copied_is_there_and_not_ignored() -> None:
-    kept = [line[1:] for line in PATH.with_name("Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"]
-    for line in of("COPY"):
-        if not line.startswith("--from"):
-            for source in line.split()[:-1]:
-                assert (ROOT / source).exists() and source in kept, source
+# What is sent to the builder
+
+
+def rules() -> list[tuple[bool, re.Pattern[str]]]:
+    """The lines of .dockerignore: whether they take a path in, and what they match, with all that is below it."""
+    found = []
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            parts = re.split(r"(\*\*/|\*\*|\*|\[[^]]*\])", line.removeprefix("!"))
+            known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+            pattern = "".join(known.get(part, part if part[:1] == "[" else re.escape(part)) for part in parts)
+            found.append((line.startswith("!"), re.compile(f"{pattern}(?:/.*)?")))
+    return found
+
+
+def is_sent(path: str) -> bool:
+    """Say what the last line that matches says."""
+    return next((taken for taken, pattern in reversed(rules()) if pattern.fullmatch(path)), True)
+
+
+def copied() -> list[str]:
+    return [source for line in of("COPY") if not line.startswith("--from") for source in line.split()[:-1]]
+
+
+def test_what_is_copied_is_there_and_is_sent() -> None:
+    assert len(copied()) == 8
+    for source in copied():
+        assert (ROOT / source).exists() and is_sent(source), source
     assert of("ENTRYPOINT") == ['["tini", "--", "sgdiff-app", "serve"]']
+
+
+def test_all_that_belongs_into_the_wheel_is_sent() -> None:
+    """The parts that are copied, without what pyproject.toml leaves out of the wheel."""
+    known = subprocess.run(["git", "-C", ROOT, "ls-files", *copied()], capture_output=True, text=True, check=True)
+    names = known.stdout.splitlines()
+    assert len(names) > 300
+    left = {"/".join(Path(name).parts[:2]) for name in names if not is_sent(name)}
+    assert left == {"assets/docker", "assets/screenshots", "assets/space"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".git/config", ".venv/bin/python", ".gpu/bin/python", "venv/bin/python", "outputs/a.png", "inputs/uploads/a.png",
+     "build/lib/engine/env.py", "dist/sgdiff_app.whl", "sgdiff_app.egg-info/PKG-INFO", ".whl/torch.whl", ".env",
+     "engine/__pycache__/env.cpython-312.pyc", "ui/app.pyc", "ui/.env", "assets/.mypy_cache/x",
+     "assets/models/.DS_Store", "assets/a.whl", "ui/jobs.sqlite3-wal", "tests/test_dockerfile.py", "scripts/check", "engine.log"],
+)  # fmt: skip
+def test_nothing_else_is_sent(path: str) -> None:
+    assert not is_sent(path)
