@@ -32,12 +32,19 @@ MB = 10**6
 MOST_MB, LARGEST_MB = 900, 500  # of a Space without paid storage, and of one file
 # Imports of these lead to CUDA, which must not be looked at before `spaces` stands in for it.
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "gradio", "engine", "sgdiff_app", "ui")
+# How keys begin that somebody could use: of the hub, GitHub, GitLab, OpenAI and others, Amazon, Google, Slack, npm.
 SECRETS = re.compile(
-    r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}"
+    rb"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|glpat-[A-Za-z0-9_-]{20,}|sk-[A-Za-z0-9_-]{20,}"
+    rb"|A[KS]IA[0-9A-Z]{16}(?![0-9A-Z])|AIza[A-Za-z0-9_-]{35}|xox[abeprs]-[A-Za-z0-9-]{20,}|npm_[A-Za-z0-9]{36})"
+    rb"|_(?:authToken|password)\s*=\s*\S|aws_secret_access_key\s*[=:]\s*\S{40}"
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-SECRET_FILES = (".env", ".netrc", "*.pem", "*.key", "*.sqlite3", "token", "id_rsa*")
-TEXT = (".py", ".md", ".txt", ".json", ".yaml", ".yml", ".toml", ".js", ".css", ".html")
+SECRET_FILES = (
+    ".env", ".env.*", "*.env", ".netrc", "_netrc", ".npmrc", ".pypirc", ".git-credentials", "*.pem", "*.key", "*.p12",
+    "*.pfx", "*.sqlite3", "*.sqlite3-*", "token", "credentials", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
+)  # fmt: skip
+WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # what text begins with whose characters take two bytes
 
 
 def build_wheel(folder: Path) -> Path:
@@ -168,8 +175,16 @@ def _of_secrets(folder: Path) -> Iterator[str]:
         name = path.relative_to(folder).as_posix()
         if any(path.match(pattern) for pattern in SECRET_FILES):
             yield f"{name}: may hold a secret"
-        elif path.suffix in TEXT and SECRETS.search(path.read_text(encoding="utf-8", errors="replace")):
-            yield f"{name}: holds what looks like a secret"
+        yield from (f"{name}:{line}: holds what looks like a secret" for line in secret_lines(path))
+
+
+def secret_lines(path: Path) -> list[int]:
+    """Return the lines of a file, of whatever kind, that hold what looks like a secret."""
+    with path.open("rb") as file:
+        wide = WIDE.get(file.read(2))
+        file.seek(0)
+        lines = path.read_text(wide, "replace").encode().split(b"\n") if wide else file
+        return [number for number, line in enumerate(lines, 1) if SECRETS.search(line)]
 
 
 def plan(folder: Path, repo: str | None, hardware: str | None) -> str:

@@ -140,8 +140,8 @@ BROKEN = {
     "hidden order": (edit("app.py", "try:\n", "from engine import env\n\ntry:\n"), "app.py:3: engine before spaces"),
     "no import": (edit("app.py", "import spaces  #", "spaces = None  #"), "app.py: spaces is not imported"),
     "syntax": (add("ui/bad.py", "def f(:\n"), "ui/bad.py:1: invalid syntax"),
-    "token": (add("ui/note.md", f"login with {TOKEN}\n"), "ui/note.md: holds what looks like a secret"),
-    "key": (add("ui/note.py", "# -----BEGIN RSA PRIVATE KEY-----\n"), "ui/note.py: holds what looks like a secret"),
+    "token": (add("ui/note.md", f"login with {TOKEN}\n"), "ui/note.md:1: holds what looks like a secret"),
+    "key": (add("ui/note.py", "# -----BEGIN RSA PRIVATE KEY-----\n"), "ui/note.py:1: holds what looks like a secret"),
     "secret file": (add(".env", "A=1\n"), ".env: may hold a secret"),
     "database": (add("jobs.sqlite3", ""), "jobs.sqlite3: may hold a secret"),
 }
@@ -152,6 +152,63 @@ def test_each_check_refuses_what_is_broken(folder: Path, name: str) -> None:
     change, expected = BROKEN[name]
     change(folder)
     assert any(expected in problem for problem in deploy.problems(folder)), deploy.problems(folder)
+
+
+# What nobody is to have, put together here so that no file of the project looks as if it held one.
+KEYS = {
+    "hub": "hf_" + "a1B2" * 9,
+    "hub, organisation": "api_org_" + "a1B2" * 9,
+    "GitHub": "ghp_" + "a1B2" * 9,
+    "GitHub, fine-grained": "github_pat_" + "11AAAA" * 5 + "_" + "b2C3" * 9,
+    "GitLab": "glpat-" + "a1B2_" * 4,
+    "OpenAI": "sk-" + "proj-" + "a1B2" * 9,
+    "Amazon": "AKIA" + "A1B2" * 4,
+    "Google": "AIza" + "a1B2-" * 7,
+    "Slack": "xoxb-" + "1234567890-" * 3,
+    "npm": "npm_" + "a1B2" * 9,
+    "npm, line": "//registry.example/:_auth" + "Token=x",
+    "Amazon, line": "aws_secret_access_" + "key = " + "a1B/" * 10,
+    "key": "-----BEGIN " + "PRIVATE KEY-----",
+    "OpenSSH": "-----BEGIN " + "OPENSSH PRIVATE KEY-----",
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("name", ["ui/a.ini", "ui/a.sh", "ui/a.json", "Makefile", "ui/a.safetensors"])
+def test_a_secret_is_found_in_whatever_file_and_never_told(folder: Path, kind: str, name: str) -> None:
+    (folder / name).write_bytes(b"\0\xff first\n\nkey: '" + KEYS[kind].encode() + b"'\n")
+    assert deploy.problems(folder) == [f"{name}:3: holds what looks like a secret"]
+
+
+def test_a_secret_is_found_in_text_of_two_bytes_a_character(folder: Path) -> None:
+    (folder / "ui/a.txt").write_text(f"one\nkey={TOKEN}", encoding="utf-16")
+    assert deploy.problems(folder) == ["ui/a.txt:2: holds what looks like a secret"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".env", ".env.local", "prod.env", ".npmrc", ".netrc", ".pypirc", ".git-credentials", "id_ed25519", "id_rsa",
+     "server.pem", "server.key", "jobs.sqlite3-wal", "token", "ui/.env.production"],
+)  # fmt: skip
+def test_files_that_are_made_for_secrets_are_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("nothing\n")
+    assert deploy.problems(folder) == [f"{name}: may hold a secret"]
+
+
+@pytest.mark.parametrize(
+    "text", ["task-a1B2a1B2a1B2a1B2a1B2a1B2", "HAKIAA1B2A1B2A1B2A1B2", "hf_hub_download", "AKIA" + "A1B2" * 5, "sk-x"]
+)
+def test_what_only_reminds_of_a_key_is_none(folder: Path, text: str) -> None:
+    (folder / "ui/a.md").write_text(text)
+    assert deploy.problems(folder) == []
+
+
+def test_nothing_of_ours_looks_like_a_secret() -> None:
+    folders = [path for path in map(ROOT.joinpath, (*deploy.SOURCES, "assets/space")) if path.is_dir()]
+    for folder in folders:
+        assert list(deploy._of_secrets(folder)) == []
+    for name in ("README.md", "pyproject.toml", *(f"assets/space/{own}" for own in deploy.OWN)):
+        assert deploy.secret_lines(ROOT / name) == []
 
 
 def test_sizes_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

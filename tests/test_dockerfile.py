@@ -134,7 +134,8 @@ def test_all_that_belongs_into_the_wheel_is_sent() -> None:
     [".git/config", ".venv/bin/python", ".gpu/bin/python", "venv/bin/python", "outputs/a.png", "inputs/uploads/a.png",
      "build/lib/engine/env.py", "dist/sgdiff_app.whl", "sgdiff_app.egg-info/PKG-INFO", ".whl/torch.whl", ".env",
      "engine/__pycache__/env.cpython-312.pyc", "ui/app.pyc", "ui/.env", "assets/.mypy_cache/x",
-     "assets/models/.DS_Store", "assets/a.whl", "ui/jobs.sqlite3-wal", "tests/test_dockerfile.py", "scripts/check", "engine.log"],
+     "assets/models/.DS_Store", "assets/a.whl", "ui/jobs.sqlite3-wal", "tests/test_dockerfile.py", "scripts/check",
+     "engine.log"],
 )  # fmt: skip
 def test_nothing_else_is_sent(path: str) -> None:
     assert not is_sent(path)
