@@ -12,11 +12,11 @@ from gradio.processing_utils import save_pil_to_cache
 from engine.catalog import SMALL_AREA, ModelSpec
 from engine.errors import UsageError
 from ui import controls, lora_set, masks
-from ui.clip_tools import ClipPanel, ClipTools, Items, frame
+from ui.clip_tools import ClipPanel, ClipTools, frame
 from ui.forms import Form, bounds, default, label, used
 from ui.generate import size_of
 from ui.page import QUIET
-from ui.panel import seconds
+from ui.panel import Items, seconds
 from ui.say import told
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ClipForm(Form):
             value = default(name, self.spec)
             given = settings(self.spec, value)
             slider = gr.Slider(value=value or fallback, label=label(name), min_width=140, **given)
-            self.add(name, slider, round, functools.partial(_or, fallback), settings)
+            self.add(name, slider, _rounded, functools.partial(_or, fallback), settings)
 
     def sides(self) -> None:
         """Make and place width and height."""
@@ -55,6 +55,10 @@ class ClipForm(Form):
             box = self.widget(name, min_width=120, info=None, placeholder="automatic")
             if takes_image(self.spec):
                 box.value = ""
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _or(fallback: int, value: int | None) -> int:

@@ -156,3 +156,12 @@ def test_a_result_leads_here_while_the_model_draws_clips(monkeypatch: pytest.Mon
     page.desk.spec = T2V  # type: ignore[misc]
     page.use_as_input("/tmp/a.png")
     assert told == ["The model makes clips from words alone."]
+
+
+def test_a_length_that_was_cleared_is_that_of_the_model() -> None:
+    page, _ = built(T2V)
+    form = page.forms["video"]
+    given = dict(zip(form.entries, (part.value for part in form.components), strict=True))
+    values = form.values((given | {"num_frames": None, "fps": None}).values())
+    assert "num_frames" not in values and "fps" not in values
+    assert video.lasting(None, None) == ""
