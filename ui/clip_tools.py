@@ -7,19 +7,19 @@ import functools
 import html
 import io
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from engine import editing
-from engine.errors import SgdiffError, UsageError
+from engine.errors import NotFound, SgdiffError, UsageError
 from engine.jobs import Job, edits
-from engine.types import Artifact
 from ui import cards, files
-from ui.desk import Snapshot
+from ui.desk import OUTDATED, Snapshot, output_of
 from ui.page import QUIET, shortened
-from ui.panel import SHOWN, Item, Panel, seconds
+from ui.panel import SHOWN, Item, Items, Panel, seconds
 from ui.say import told
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ FRAMES = 8  # of a strip
 STRIP_HEIGHT = 72
 STEP_S = 0.05  # of the sliders that cut
 LONGEST_FADE_S = 2.0
-Items = Sequence[Sequence[Any]]
 # A small clip is chosen; which one is, is shown at once.
 CHOOSE_JS = """
 element.addEventListener('click', (event) => {
@@ -87,27 +86,18 @@ class ClipPanel(Panel):
         return [*super().untold(), ""]
 
     def told_of(self, job: Job, index: int) -> list[Any]:
-        """Return the updates of `about` for a clip."""
+        """Return the updates of `about` for a clip. Raises NotFound."""
+        output_of(job, index)
         entry = cards.shown_of(job)[index]
         first, *rest = super().told_of(job, min(index, len(job.artifacts) - 1))
         if index >= len(job.artifacts):
             first, rest[1] = facts(job, entry), gr.update(value=entry.path)
         return [first, *rest, cards.player(entry, (job.request.prompt or "").strip())]
 
-    def made_at(self, items: Items, chosen: int) -> tuple[Job, Artifact]:
-        """Return the job of a clip, and the output that it is or was made from. Raises NotFound."""
-        job, index = self.job_at(items, chosen)
-        return job, job.artifacts[min(index, len(job.artifacts) - 1)]
-
-    def path_at(self, items: Items, chosen: int) -> str:
-        """Return the file of a clip. Raises NotFound."""
-        job, index = self.job_at(items, chosen)
-        return cards.shown_of(job)[index].path
-
     def which(self, job_id: str, index: int) -> tuple[str, edits.Which]:
         """Return how the engine calls a clip. Raises NotFound."""
-        job = self.page.desk.get(job_id)
-        return job_id, index if index < len(job.artifacts) else Path(cards.shown_of(job)[index].path).name
+        job, made = self.page.desk.output(job_id, index)
+        return job_id, index if index < len(job.artifacts) else Path(made.location).name
 
     def _connect_tabs(self) -> None:
         """Leave "use as input" to whoever knows what the model takes."""
@@ -169,8 +159,11 @@ def _data(picture: Image.Image) -> str:
 
 
 def frame(path: str, index: int) -> Image.Image:
-    """Return a frame of the strip in full size; -1 is the last. Raises InputError, OutputError."""
-    return editing.frames(Path(path), FRAMES, editing.probe(Path(path)).height)[index]
+    """Return a frame of the strip in full size; -1 is the last. Raises InputError, OutputError, NotFound."""
+    found = editing.frames(Path(path), FRAMES, editing.probe(Path(path)).height)
+    if not -1 <= index < len(found):  # the strip was that of another clip
+        raise NotFound(OUTDATED)
+    return found[index]
 
 
 class ClipTools:
@@ -234,10 +227,11 @@ class ClipTools:
     def offer(self, items: Items, picked: Sequence[str] | None) -> Any:
         """Return the update of the clips to join; those that were picked stay so while they are there."""
         found = list[tuple[str, str]]()
-        for place in range(len(items)):
-            job, index = self.panel.job_at(items, place)
-            if cards.shown_of(job)[index].media_type == "video/mp4":
-                found.append((f"{len(found) + 1}. {title(job, index)}", f"{job.id} {index}"))
+        for job_id, index in items:
+            with suppress(NotFound):  # what is gone is offered no more
+                job, made = self.panel.page.desk.output(job_id, index)
+                if made.location.endswith(".mp4"):
+                    found.append((f"{len(found) + 1}. {title(job, index)}", f"{job.id} {index}"))
         known = {value for _, value in found}
         return gr.update(choices=found, value=[entry for entry in picked or () if entry in known])
 

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from engine.engine import resolve
 from engine.env import Environment
 from engine.errors import ModelError, NotFound
 from engine.jobs import Job, JobQueue, Kind
+from engine.jobs.edits import edited
 from engine.jobs.job import PREFIXES, new_id
 from engine.jobs.queue import Change
 from engine.jobs.thumbnails import Thumbnails
@@ -29,6 +30,8 @@ BEAT_S = 1.0  # so often a page that is followed hears something, also when noth
 KEPT = 24  # jobs of a client that its page shows, the newest
 LOOKED_THROUGH = 200  # jobs of a store that are looked through for those of a client that comes back
 INPUTS = ("image_path", "mask_path", "video_path")
+EXPIRED, GONE = "the file has expired", "the file is gone"
+OUTDATED = "the results have changed meanwhile; choose one again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +211,22 @@ class Desk:
         """Return the outputs of a job that can be shown."""
         return [] if job.expired or job.removed else [entry for entry in job.artifacts if entry.location]
 
+    def output(self, job_id: str, index: int) -> tuple[Job, Artifact]:
+        """Return a job and one of its files, see `output_of`. Raises NotFound."""
+        job = self.get(job_id)
+        return job, output_of(job, index)
+
+    def path(self, job_id: str, index: int) -> Path:
+        """Return where a file of a job lies on this machine. Raises NotFound."""
+        path = Path(self.output(job_id, index)[1].location)
+        if not path.is_file():
+            raise NotFound(GONE)
+        return path
+
     def settings(self, job: Job, index: int = 0) -> Request:
         """Return the request that makes one output of a job again, with its own seed and the adapters of then."""
         request = job.resolved
-        if index < len(job.artifacts):
+        if 0 <= index < len(job.artifacts):
             request = request.replace(seed=job.artifacts[index].seed, num_outputs_per_prompt=1)
         same = request.loras is not None or job.loras == self.queue.loras
         return request if same else request.replace(loras=job.loras)
@@ -337,6 +352,20 @@ class Desk:
             followers = tuple(self.followers.get(client, ()))
         for follower in followers:
             follower.ring(changed)
+
+
+def output_of(job: Job, index: int) -> Artifact:
+    """Return a file of a job: an output, or an edited clip, which has the seed and the size of what it was made from.
+
+    Raises NotFound for what has expired or never was.
+    """
+    if job.expired or job.removed:
+        raise NotFound(EXPIRED)
+    cut = [replace(job.artifacts[0], location=str(path), key=None) for path in edited(job) if job.artifacts]
+    made = [*job.artifacts, *cut]
+    if not 0 <= index < len(made):
+        raise NotFound(OUTDATED)
+    return made[index]
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:

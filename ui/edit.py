@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from engine.catalog import IMG2IMG, INPAINT, ModelSpec
-from engine.errors import InputError, UsageError
+from engine.errors import InputError, NotFound, UsageError
 from ui import controls, lora_set, masks
 from ui.forms import Form, label, properties, typed
 from ui.page import QUIET
 from ui.panel import Panel
-from ui.say import toast, told
+from ui.say import toast
 
 if TYPE_CHECKING:
     from ui.page import Page
@@ -296,15 +296,16 @@ def reordered(paths: list[str], at: int, step: int) -> tuple[list[str], int]:
 def _connect_slider(panel: Panel, slider: gr.ImageSlider) -> None:
     """Show the chosen result beside what it was made from."""
 
-    @told
     def show(items: Sequence[Sequence[Any]], chosen: int) -> Any:
-        if not items:
+        try:
+            job, made = panel.made_at(items, chosen)
+            path = panel.path_at(items, chosen)
+        except NotFound:  # what is gone is told of where it is used
             return gr.update(value=None, visible=False)
-        job, made = panel.made_at(items, chosen)
         spec = panel.page.desk.spec
         sources = job.request.image_path or ()
-        at = spec.shaped_by if spec is not None else 0
-        old = masks.before(sources[at], (made.width, made.height)) if sources else None
-        return gr.update(value=(old, made.location) if old is not None else None, visible=old is not None)
+        source = sources[-1 if spec is not None and spec.shaped_by else 0] if sources else None
+        old = masks.before(source, (made.width, made.height)) if source else None
+        return gr.update(value=(old, path) if old is not None else None, visible=old is not None)
 
     gr.on([panel.items.change, panel.chosen.change], show, [panel.items, panel.chosen], [slider], **QUIET)

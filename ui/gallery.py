@@ -347,20 +347,11 @@ class Gallery:
 
     def downloaded(self, name: str, index: int, plain: bool) -> str:
         """Return a download of one file of a job. Raises NotFound, OutputError."""
-        job = self.desk.get(name)
-        found = cards.shown_of(job)
-        if index < len(found) and found[index].path:
-            path = Path(found[index].path)
-            if not path.is_file():
-                raise NotFound("the file is gone")
-            if not plain:
-                return files.download(path)
-            data = path.read_bytes()
-        elif index < len(job.artifacts) and not job.expired:
-            data = self.desk.queue.delivery.read(job.artifacts[index])
-            path = Path(job.artifacts[index].key or name)
-        else:
-            raise NotFound("the file is gone")
+        _, made = self.desk.output(name, index)
+        path = self.desk.path(name, index) if made.location else Path(made.key or name)
+        if made.location and not plain:
+            return files.download(path)
+        data = path.read_bytes() if made.location else self.desk.queue.delivery.read(made)
         copy = files.fresh(path.name, self.file)
         copy.write_bytes(strip.stripped(data, path.name) if plain else data)
         return files.download(copy)
@@ -380,7 +371,7 @@ class Gallery:
 
         @told
         def use(opened: list[Any]) -> list[Any]:
-            return page.use_as_input(cards.shown_of(self.desk.get(opened[0]))[opened[1]].path)
+            return page.use_as_input(str(self.desk.path(*opened)))
 
         self.use.click(use, [self.opened], page.input_outputs, **QUIET).then(None, None, None, js=TOP_JS)
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from engine.errors import NotFound
 from engine.jobs import Job
 from engine.types import Artifact
-from ui.desk import Snapshot
+from ui.desk import OUTDATED, Snapshot, output_of
 from ui.page import QUIET, View
 from ui.say import told
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # outputs in the gallery of a panel
 Item = tuple[Job, int, str]  # a job, which of its files, the path of that
+Items = Sequence[Sequence[Any]]  # of what is shown: [job id, which of its files]
 CANCEL_JS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-cancel]');
@@ -111,9 +113,9 @@ class Panel:
 
     def outputs(self, snapshot: Snapshot) -> list[Item]:
         """Return the outputs that the gallery shows, the newest first."""
-        desk = self.page.desk
-        jobs = snapshot.of_tab(self.tab)
-        return [(job, i, made.location) for job in jobs for i, made in enumerate(desk.artifacts(job))][:SHOWN]
+        jobs = [job for job in snapshot.of_tab(self.tab) if not (job.expired or job.removed)]
+        found = [(job, i, made.location) for job in jobs for i, made in enumerate(job.artifacts) if made.location]
+        return found[:SHOWN]
 
     def results_state(self, snapshot: Snapshot) -> object:
         """Say which outputs there are."""
@@ -136,27 +138,32 @@ class Panel:
         return ["", "", gr.skip(), gr.skip()]
 
     def told_of(self, job: Job, index: int) -> list[Any]:
-        """Return the updates of `about` for an output."""
-        made = self.page.desk.artifacts(job)[index]
+        """Return the updates of `about` for an output. Raises NotFound."""
+        made = output_of(job, index)
         recipe = job.recipes[index] if index < len(job.recipes) else {}
         star = gr.update(value="Unstar" if job.starred else "Star")
         text = json.dumps(recipe, ensure_ascii=False, indent=1)
         return [facts(job, made), text, gr.update(value=made.location), star]
 
-    def job_at(self, items: Sequence[Sequence[Any]], chosen: int) -> tuple[Job, int]:
-        """Return the job of an output in the gallery, and which of its outputs it is. Raises NotFound."""
-        job_id, index = items[min(chosen, len(items) - 1)]
+    def job_at(self, items: Items, chosen: int) -> tuple[Job, int]:
+        """Return the job of an output in the gallery, and which of its files it is. Raises NotFound.
+
+        What is chosen may be out of date: the server was started anew, or another window has deleted something.
+        """
+        if not isinstance(chosen, int) or not 0 <= chosen < len(items):
+            raise NotFound(OUTDATED)
+        job_id, index = items[chosen]
         return self.page.desk.get(job_id), index
 
-    def made_at(self, items: Sequence[Sequence[Any]], chosen: int) -> tuple[Job, Artifact]:
-        """Return the job of what is chosen, and the output that it is or was made from. Raises NotFound."""
+    def made_at(self, items: Items, chosen: int) -> tuple[Job, Artifact]:
+        """Return the job of what is chosen, and the file, see `Desk.output`. Raises NotFound."""
         job, index = self.job_at(items, chosen)
-        return job, self.page.desk.artifacts(job)[index]
+        return self.page.desk.output(job.id, index)
 
-    def path_at(self, items: Sequence[Sequence[Any]], chosen: int) -> str:
+    def path_at(self, items: Items, chosen: int) -> str:
         """Return the file of an output in the gallery. Raises NotFound."""
         job, index = self.job_at(items, chosen)
-        return self.page.desk.artifacts(job)[index].location
+        return str(self.page.desk.path(job.id, index))
 
     # What can be done with it
 

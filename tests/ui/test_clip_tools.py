@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from engine import editing
+from engine.errors import NotFound
 from engine.jobs import Job
 from engine.jobs.edits import edited
 from tests.ui.desks import desk_at
@@ -95,7 +97,7 @@ def test_a_part_a_gif_and_joined_clips_appear_with_the_job(desk: Desk, tools: To
     _, items, (told, _, download, _, player) = shown(panel, desk)
     assert items[0] == [one.id, 1]  # the newest file is the chosen one, whatever the age of its job
     assert "Edit 1 · MP4 · 0.5 s" in told and download["value"] == str(path) and path.name in player
-    assert panel.made_at(items, 0)[1] == one.artifacts[0]
+    assert panel.made_at(items, 0)[1] == replace(one.artifacts[0], location=str(path))
 
     fns[found.gif._id](items, 0, 4.0, 32.0)  # of an edited clip
     _, items, (told, _, _, _, player) = shown(panel, desk)
@@ -111,6 +113,21 @@ def test_a_part_a_gif_and_joined_clips_appear_with_the_job(desk: Desk, tools: To
     assert offered["value"] == [f"{two.id} 0"]
     _, picked = fns[found.join._id]([f"{two.id} 0", f"{one.id} 1"], 0.0)
     assert picked == [] and editing.probe(edited(desk.get(two.id))[0]).frames == 9 + 4
+
+
+def test_what_is_gone_is_told_and_offered_no_more(tools: Tools, made: list[Job]) -> None:
+    _, found, fns = tools
+    there = [made[0].id, 0]
+    for items, chosen in (([], 0), ([there], 1), ([["img_1", 0]], 0), ([[made[0].id, 99]], 0)):
+        with pytest.raises(gr.Error, match=r"no job|the results have changed"):
+            fns[found.trim._id](items, chosen, 0.0, 0.5)
+        assert found.show(items, chosen)[0] == ""
+    with pytest.raises(gr.Error, match="the results have changed"):
+        fns[found.join._id]([f"{made[0].id} 0", f"{made[0].id} 99"], 0.0)
+    offered = found.offer([["img_1", 0], [made[0].id, 99], there], [])
+    assert [value for _, value in offered["choices"]] == [f"{made[0].id} 0"]
+    with pytest.raises(NotFound, match="the results have changed"):
+        clip_tools.frame(made[0].artifacts[0].location, 99)
 
 
 def test_what_cannot_be_cut_is_told(tools: Tools, made: list[Job]) -> None:

@@ -141,6 +141,22 @@ def test_inputs_are_kept_with_the_job_and_go_with_it(desk: Desk, tmp_path: Path)
     assert not Path(kept).exists()
 
 
+def test_files_of_a_job_are_its_outputs_and_its_edited_clips(desk: Desk, tmp_path: Path) -> None:
+    job = ask(desk, "a hill", "files", seed=4, num_outputs_per_prompt=2)
+    over(desk, "files")
+    assert [desk.output(job.id, i)[1].seed for i in (0, 1)] == [4, 5]
+    assert desk.path(job.id, 1) == desk.files(job)[1]
+    cut = tmp_path / f"{job.id}_edit1.gif"
+    cut.write_bytes(b"GIF89a")
+    job.files = (*job.files, str(cut))
+    desk.queue.keep(job)
+    assert desk.path(job.id, 2) == cut and desk.output(job.id, 2)[1].seed == 4
+    for index in (3, -1):
+        with pytest.raises(NotFound, match="the results have changed meanwhile; choose one again"):
+            desk.output(job.id, index)
+    assert desk.settings(job, -1).seed == 4 and desk.settings(job, 9).seed == 4  # of the request itself
+
+
 def test_a_client_that_comes_back_finds_its_jobs(tmp_path: Path) -> None:
     with desk_at(tmp_path) as before:
         job = ask(before, "a hill", "returning")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.catalog import MODELS, ModelSpec, by_name
-from engine.errors import InputError, UsageError
+from engine.errors import InputError, NotFound, UsageError
 from ui import edit
 from ui.page import Page
 
@@ -137,6 +137,34 @@ def test_no_picture_and_a_broken_one_are_told(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
     with pytest.raises(InputError, match=r"^broken\.png: is "):
         prepare(str(tmp_path / "broken.png"), None, edit.WHOLE, None)
+
+
+def test_a_result_lies_beside_what_it_was_made_from_while_both_are_there(tmp_path: Path) -> None:
+    """The comparison follows the choice by itself: what is gone is no mistake of a user."""
+    result = picture(tmp_path, "out.png", (32, 24))
+    job = SimpleNamespace(request=SimpleNamespace(image_path=(picture(tmp_path),)))
+
+    class Results:
+        page = SimpleNamespace(desk=SimpleNamespace(spec=TINY))
+
+        def made_at(self, items: list[Any], chosen: int) -> Any:
+            if chosen >= len(items):
+                raise NotFound("gone")
+            return job, SimpleNamespace(width=32, height=24)
+
+        def path_at(self, items: list[Any], chosen: int) -> str:
+            return result
+
+    with gr.Blocks() as demo:
+        Results.items, Results.chosen = gr.State([]), gr.State(0)  # type: ignore[attr-defined]
+        edit._connect_slider(Results(), gr.ImageSlider())  # type: ignore[arg-type]
+    (show,) = {entry.fn for entry in demo.fns.values()}
+    assert show is not None
+    before, after = show([["img_1", 0]], 0)["value"]
+    assert (before.size, after) == ((32, 24), result)
+    assert show([], 0) == show([["img_1", 0]], 1) == gr.update(value=None, visible=False)
+    Path(job.request.image_path[0]).unlink()
+    assert show([["img_1", 0]], 0) == gr.update(value=None, visible=False)
 
 
 @pytest.mark.parametrize(

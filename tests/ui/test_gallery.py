@@ -41,11 +41,26 @@ def emptied(desk: Desk) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def shelf(desk: Desk) -> Gallery:
-    with gr.Blocks():
+def built(desk: Desk) -> tuple[Gallery, dict[int, Any]]:
+    with gr.Blocks() as demo:
         page = Page(desk)
         with gr.Tabs() as page.tabs, page.tab("gallery", "Gallery") as tab:
-            return Gallery(page, tab)
+            found = Gallery(page, tab)
+            page.takes_input("edit", [gr.Image(type="filepath")], lambda path: [path])
+            for connect in page.waiting:
+                connect()
+    return found, {target: entry.fn for entry in demo.fns.values() for target in entry.targets[:1]}
+
+
+@pytest.fixture(scope="module")
+def shelf(built: tuple[Gallery, dict[int, Any]]) -> Gallery:
+    return built[0]
+
+
+@pytest.fixture(scope="module")
+def handlers(built: tuple[Gallery, dict[int, Any]]) -> dict[Any, Any]:
+    """Return what the events of components do, by id and, where there are several, by id and event."""
+    return {**{target[0]: fn for target, fn in built[1].items()}, **built[1]}
 
 
 def drawn(desk: Desk, prompt: str = "a house", **values: Any) -> Job:
@@ -129,7 +144,9 @@ def test_a_browser_gets_thumbnails_of_outputs_alone(desk: Desk) -> None:
     assert gallery.small(desk, "no list") == []
 
 
-def test_files_that_are_gone_or_expired_have_a_placeholder(desk: Desk, shelf: Gallery) -> None:
+def test_files_that_are_gone_or_expired_have_a_placeholder(
+    desk: Desk, shelf: Gallery, handlers: dict[int, Any]
+) -> None:
     gone, expired = drawn(desk, "gone"), drawn(desk, "expired")
     gallery.small(desk, [f"{expired.id} 0"])
     Path(gone.artifacts[0].location).unlink()
@@ -141,8 +158,13 @@ def test_files_that_are_gone_or_expired_have_a_placeholder(desk: Desk, shelf: Ga
         about = shelf.told_of(job.id, 0, [job.id])
         assert words in about[1] and "<img" not in about[1]
         assert [about[i]["visible"] for i in (6, 7, 8)] == [False, False, False]
-        with pytest.raises(NotFound, match="the file is gone"):
+        with pytest.raises(NotFound, match=words.removesuffix(".").lower()):
             shelf.downloaded(job.id, 0, plain=False)
+        with pytest.raises(gr.Error, match=words.removesuffix(".").lower()):
+            handlers[shelf.use._id]([job.id, 0])
+    for index in (1, -1):
+        with pytest.raises(NotFound, match="the results have changed"):
+            shelf.downloaded(gone.id, index, plain=False)
     with pytest.raises(NotFound, match="none of these jobs has files any more"):
         shelf.archived([gone.id, expired.id], plain=False)
 
