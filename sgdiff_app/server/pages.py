@@ -41,11 +41,20 @@ class Doors:
         own = scope["type"] == "http" and first(_path(scope)) in self.firsts
         if not own:
             scope[PAGE] = True
-            if scope["type"] == "http" and ELSEWHERE.search(_path(scope)):
-                answer = JSONResponse({"detail": "files of other servers are not given"}, 404)
-                await answer(scope, receive, send)
+            if is_elsewhere(scope):
+                await not_given(scope, receive, send)
                 return
         await (self.api if own else self.pages)(scope, receive, send)
+
+
+def is_elsewhere(scope: Scope) -> bool:
+    """Say whether the page is asked for a file of another server."""
+    return scope["type"] == "http" and ELSEWHERE.search(_path(scope)) is not None
+
+
+async def not_given(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer whoever asks for such a file."""
+    await JSONResponse({"detail": "files of other servers are not given"}, 404)(scope, receive, send)
 
 
 def firsts(routes: Iterable[BaseRoute]) -> frozenset[str]:

@@ -40,20 +40,23 @@ HOSTS = ("*",)  # a public page has nothing that a page of somebody else could n
 
 
 class Beside(BaseRoute):
-    """Leads paths of the API to the API, whose answers are those of `serve`; all else is the page."""
+    """Leads paths of the API to the API, whose answers are those of `serve`; all else that may be is the page."""
 
     def __init__(self, gate: Gate, firsts: frozenset[str]) -> None:
         self.gate, self.firsts = gate, firsts
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Say whether a request is for the API."""
+        """Say whether a request is for the API, or for what the page must not give."""
         own = scope["type"] == "http" and pages.first(scope["path"]) in self.firsts
-        return (Match.FULL if own else Match.NONE), {}
+        return (Match.FULL if own or pages.is_elsewhere(scope) else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer it."""
         from ui import inline
 
+        if pages.is_elsewhere(scope):
+            await pages.not_given(scope, receive, send)
+            return
         with inline.visitor(Request(scope)):
             await self.gate(scope, receive, send)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.sgdiff_app.server import intruding
 from tests.sgdiff_app.server.serving import Running, Server
-
-FILES = ("file", "image", "imageeditor", "gallery", "video", "uploadbutton")
 
 
 @pytest.fixture(scope="module")
@@ -52,34 +50,12 @@ def test_files_outside_the_outputs_are_not_served(paged: Running) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Gradio sums up many events with an option that pandas warns of
 def test_events_take_no_file_that_was_not_uploaded(paged: Running) -> None:
-    """Every event with a file among its inputs is asked for one of the server's own."""
-    folder = Path(paged.service.data).parent / "private"
-    folder.mkdir()
-    (folder / "settings.yaml").write_text("prompt: hunter2\npassword: hunter2\n")
-    Image.new("RGB", (16, 16), (1, 2, 3)).save(folder / "hunter2.png")
-    config = paged.client.get("/config").json()
-    kinds = {part["id"]: part["type"] for part in config["components"]}
-    asked = 0
-    for event in config["dependencies"]:
-        at = [i for i, part in enumerate(event["inputs"]) if kinds[part] in FILES]
-        for path, marked in itertools.product(folder.iterdir() if at else (), (True, False)):
-            given = {"path": str(path), **({"meta": {"_type": "gradio.FileData"}} if marked else {})}
-            values = [given if i in at else None for i in range(len(event["inputs"]))]
-            for data in (values, [[value] if i in at else value for i, value in enumerate(values)]):
-                told = {"data": data, "fn_index": event["id"], "session_hash": f"s{asked}", "trigger_id": None}
-                if paged.client.post("/gradio_api/queue/join", json=told).status_code == 200:
-                    answer = paged.client.get(f"/gradio_api/queue/data?session_hash=s{asked}").text
-                    assert "is not there any more" in answer, (event["targets"], answer)
-                    asked += 1
-    assert asked > 20
-    copies = [path for path in Path(paged.service.data, "page").rglob("*") if path.is_file()]
-    assert all(path.read_bytes() != (folder / "hunter2.png").read_bytes() for path in copies)
+    data = Path(paged.service.data)
+    assert intruding.asked(paged.client, data.parent / "private", data / "page") > 20
 
 
 def test_files_of_other_servers_are_not_given(paged: Running) -> None:
-    for target in ("http://example.com/x.png", "HTTPS:/example.com/x.png", "//http://example.com/x.png"):
-        assert paged.client.get(f"/gradio_api/file={target}").status_code == 404
-        assert paged.client.get(f"/gradio_api/file%3D{target}").status_code == 404
+    intruding.other_servers(paged.client)
 
 
 def test_the_page_can_be_installed(paged: Running) -> None:

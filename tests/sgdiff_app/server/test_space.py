@@ -18,6 +18,7 @@ from engine.jobs.inline import Fence
 from sgdiff_app import config
 from sgdiff_app.server import space
 from tests.engine.jobs.flat import FlatEngine
+from tests.sgdiff_app.server import intruding
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's own server, in threads of this process
 ASKED = {"prompt": "a hill", "size": "16x16", "seed": 3, "response_format": "b64_json"}
@@ -89,6 +90,20 @@ def test_the_database_is_not_served(client: httpx.Client) -> None:
     data = Path(client.headers["x-data"])
     assert (data / "jobs.sqlite3").is_file()
     assert client.get(f"/gradio_api/file={data / 'jobs.sqlite3'}").status_code == 403
+
+
+def test_files_of_the_machine_are_not_served(client: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    for path in (tmp_path / "secret.txt", "/etc/hostname", Path(__file__), Path(env.__file__)):
+        assert client.get(f"/gradio_api/file={path}").status_code in (403, 404), path
+
+
+def test_events_take_no_file_that_was_not_uploaded(client: httpx.Client, tmp_path: Path) -> None:
+    assert intruding.asked(client, tmp_path / "private", Path(client.headers["x-data"], "page")) > 5
+
+
+def test_files_of_other_servers_are_not_given(client: httpx.Client) -> None:
+    intruding.other_servers(client)
 
 
 def test_with_a_key_the_whole_api_is_there_for_who_has_it(opened: Opener) -> None:
