@@ -171,6 +171,21 @@ def test_pages_of_other_origins_change_nothing(gated: Begin, method: str) -> Non
     assert not [name for name in reading.headers if name.startswith("access-control")]
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("", 200), ("none", 200), ("same-origin", 200), ("same-site", 403), ("cross-site", 403)]
+)
+def test_a_login_serves_the_own_page_alone_where_a_browser_says_no_origin(
+    gated: Begin, site: str, status: int
+) -> None:  # fmt: skip
+    gate = gated("--api-key", "k")
+    said = {"sec_fetch_site": site} if site else {}
+    cookie = {"cookie": f"sgdiff_login_1={gate.access.log_in()}"}
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        assert gate.ask(method, **said, **cookie).status_code == status
+        assert gate.ask(method, **said, **cookie, authorization="Bearer k").status_code == 200, "a key was given"
+    assert gate.ask("GET", **said, **cookie).status_code == 200, "what it answers, no page of others reads"
+
+
 def test_listed_origins_may_read_and_write(gated: Begin) -> None:
     gate = gated("--cors-origins", "https://app.example", "--api-key", "k")
     origin = "https://app.example"

@@ -20,7 +20,8 @@ from tests.sgdiff_app.server.serving import Running
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "sec-fetch-mode": "navigate"}
 FOREIGN = ("//evil.example", "/\\evil.example", "https://evil.example", "evil", "", "/a\tb", "/ä", "\\\\evil",
-           "/a\\..\\b", "javascript:alert(1)", "/login", "/login?next=/login", "/logout")  # fmt: skip
+           "/a\\..\\b", "///evil.example", " /a", "/a b", "/a\r\nset-cookie: x=y", "https:evil",
+           "javascript:alert(1)", "/login", "/login?next=/login", "/logout")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +87,9 @@ def test_it_leads_to_no_other_server_over_http(start: Starter) -> None:
     with browser(start("--api-key", "k1")) as client:
         assert 'name="next" value="/"' in client.get("/login", params={"next": "//evil.example"}).text
         assert client.get("//evil.example").headers["location"] == "/login"
-        assert log_in(client, target="//evil.example").headers["location"] == "/"
+        for target in FOREIGN:
+            answer = log_in(client, target=target)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/"), target
         assert client.get("/login", params={"next": "//evil.example"}).headers["location"] == "/"
     assert all(LOCAL.fullmatch(path) for path in ("/", "/a//b", "/?q=%5C", "/gallery?x=[1]"))
 

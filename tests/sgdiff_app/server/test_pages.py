@@ -30,11 +30,16 @@ def test_the_page_and_the_api_share_a_port(paged: Running) -> None:
     assert paged.client.get("/v1/models").json()["data"][0]["id"] == "tiny-scenes"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "code"), [("GET", "/v1/nothing", "not_found"), ("DELETE", "/v1/models", "method_not_allowed")]
-)
-def test_what_is_below_the_api_is_never_a_page(paged: Running, method: str, path: str, code: str) -> None:
-    assert paged.client.request(method, path).json()["error"]["code"] == code
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nothing", "/v1/nothing/at/all", "//v1/nothing", "/v1/index.html"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_what_is_below_the_api_is_never_a_page(paged: Running, method: str, path: str) -> None:
+    answer = paged.client.request(method, f"{paged.url}{path}", headers={"accept": "text/html"})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_a_method_that_a_route_of_the_api_lacks_is_not_asked_of_the_page(paged: Running) -> None:
+    assert paged.client.delete("/v1/models").json()["error"]["code"] == "method_not_allowed"
 
 
 def test_files_outside_the_outputs_are_not_served(paged: Running) -> None:
