@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from engine.schema import whole
 
 NEGATIVE = "Negative prompt:"
 # A name, a colon, a value that is quoted or ends at the next comma.
@@ -13,10 +15,10 @@ PAIR = re.compile(r'\s*(\w[\w /.\-]{0,60}):\s*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[
 LORA = re.compile(r"\s*<(?:lora|lyco):([^:<>]{1,200})(?::([-+.\d]{1,20}))?[^<>]{0,200}>")
 LEAST = 3  # settings on a line that is no part of the prompt, unless it begins as usual
 SIZE = re.compile(r"\s*(\d{1,6})\s*[x×*]\s*(\d{1,6})\s*")
-FIELDS: Mapping[str, tuple[str, type]] = {
-    "Steps": ("num_inference_steps", int),
+FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "Steps": ("num_inference_steps", whole),
     "CFG scale": ("guidance_scale", float),
-    "Seed": ("seed", int),
+    "Seed": ("seed", whole),
     "Denoising strength": ("strength", float),
 }
 SILENT = ("Model hash", "Version", "Lora hashes", "TI hashes", "Hashes", "VAE hash")  # they ask for nothing

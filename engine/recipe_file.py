@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine import log, video
+from engine import log, schema, video
 from engine.errors import InputError
 
 logger = log.get(__name__)
@@ -101,7 +101,7 @@ def parsed(text: str, path: str) -> dict[str, Any]:
     try:
         if text.startswith(PACKED):
             text = _unpack(text.removeprefix(PACKED))
-        recipe = json.loads(text)
+        recipe = json.loads(text, parse_int=schema.whole)
     except (ValueError, zlib.error, RecursionError) as error:
         raise InputError(f"{path}: the recipe inside is damaged", code="invalid_recipe") from error
     if not isinstance(recipe, dict) or not isinstance(recipe.get("request"), dict):

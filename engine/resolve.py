@@ -199,5 +199,6 @@ def _check_size(request: Request, spec: ModelSpec, bound: int) -> None:
     pixels = request.height * request.width * (request.num_frames or 1)
     if pixels > bound:
         frames = f"x{request.num_frames}" if request.num_frames else ""
-        message = f"size: {request.width}x{request.height}{frames} has {pixels} pixels, more than the {bound} allowed"
+        sides = f"{shown(request.width)}x{shown(request.height)}{frames}"
+        message = f"size: {sides} has {shown(pixels)} pixels, more than the {bound} allowed"
         raise UsageError(f"{message} (--max-pixels)", code="invalid_size", param="size")

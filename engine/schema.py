@@ -19,6 +19,7 @@ T = TypeVar("T")
 # The error of a value that JSON has no form for, as pydantic would give it.
 NO_JSON: Mapping[str, Any] = {"type": "_type", "loc": (), "msg": ""}
 SCALARS = (str, int, float, bool)
+DIGITS = 300  # of a whole number as it is read: more than any field takes, less than Python refuses
 Kind = Literal["bool", "int", "float", "str", "list", "map", "group"]
 
 
@@ -194,7 +195,7 @@ def check(cls: type, name: str, value: Any, where: str = "") -> Any:
     from pydantic import ValidationError
 
     try:
-        text = json.dumps(values, default=_simple)
+        text = _dumped(values)
     except TypeError as error:
         found = type(value).__name__ if " " in str(error) else error  # a sentence: of json, about a key of a mapping
         raise UsageError(f"{where}: {_rule(field, NO_JSON)}, got {found}", param=name) from error
@@ -204,6 +205,34 @@ def check(cls: type, name: str, value: Any, where: str = "") -> Any:
         raise UsageError(
             f"{where}: {_rule(field, _telling(error.errors()))}, got {_shown(value)}", param=name
         ) from error
+
+
+def whole(digits: str) -> int:
+    """Read a whole number of JSON or YAML, of which Python reads 4300 digits at most; what is longer stays too large.
+
+    Raises ValueError for what is none.
+    """
+    return int(digits.replace("_", "")[: DIGITS + 1])
+
+
+def _dumped(values: Any) -> str:
+    """Return JSON of what a program gave. Raises TypeError for what JSON cannot say."""
+    try:
+        return json.dumps(values, default=_simple)
+    except ValueError:
+        try:
+            return json.dumps(_writable(values), default=_simple)
+        except RecursionError:  # what holds itself
+            raise TypeError(type(values).__name__) from None
+
+
+def _writable(value: Any) -> Any:
+    """Return a value whose whole numbers have no more digits than Python writes, and are too large all the same."""
+    if isinstance(value, int) and value.bit_length() > 4 * DIGITS:
+        return 100**DIGITS if value > 0 else -(100**DIGITS)
+    if isinstance(value, Mapping):
+        return {key: _writable(entry) for key, entry in value.items()}
+    return [_writable(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _simple(value: Any) -> Any:
@@ -326,8 +355,11 @@ def _shown(value: Any) -> str:
         except TypeError:
             return str(inner)
 
-    text = json.dumps(value, default=simple, ensure_ascii=False).encode(errors="backslashreplace").decode()
-    return shown(text)
+    try:
+        text = json.dumps(value, default=simple, ensure_ascii=False)
+    except ValueError:  # a whole number of too many digits
+        text = json.dumps(_writable(value), default=simple, ensure_ascii=False)
+    return shown(text.encode(errors="backslashreplace").decode())
 
 
 def _telling(errors: list[Any]) -> Mapping[str, Any]:

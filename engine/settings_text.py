@@ -89,7 +89,7 @@ def _of_text(text: str) -> Settings | None:
     text = text.strip()
     if text.startswith("{"):
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_int=schema.whole)
         except (ValueError, RecursionError) as error:
             spot = f": line {error.lineno} column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
             raise UsageError(f"settings: JSON that cannot be read{spot}") from error
@@ -105,11 +105,18 @@ def _yaml(text: str) -> Any:
     """Return what YAML says without anchors, by which a few lines could stand for gigabytes; None when it is none."""
     import yaml  # only when a text may be YAML
 
+    class Loader(yaml.SafeLoader):
+        """The safe loader, and a whole number may have any number of digits."""
+
+        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+            return schema.whole(node.value) if len(node.value) > schema.DIGITS else super().construct_yaml_int(node)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     try:
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):
                 return None
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     return value

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError, listed
+from engine.schema import whole
 
 SUFFIXES = (".json", ".yaml", ".yml")
 DEPTH = 50  # of maps and lists inside each other; no setting needs a fifth of it
@@ -83,7 +84,7 @@ def once(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
 
 def _json(path: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=once(path))
+        return json.loads(text, object_pairs_hook=once(path), parse_int=whole)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from error
 

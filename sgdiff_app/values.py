@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.env import FALSE, TRUE
 from engine.errors import UsageError, listed
-from engine.schema import Field, Kind
+from engine.schema import Field, Kind, whole
 from sgdiff_app import files
 
 COMMA_LISTS = ("lora_target_modules",)
@@ -66,7 +66,7 @@ def mapping(field: Field, text: str, where: str) -> Mapping[str, Any]:
     """Read a map: JSON text, the path of a .json or .yaml file, or pairs where the field allows them."""
     if text.lstrip().startswith(("{", "[")):
         try:
-            value = json.loads(text, object_pairs_hook=files.once(where))
+            value = json.loads(text, object_pairs_hook=files.once(where), parse_int=whole)
         except json.JSONDecodeError as error:
             raise UsageError(f"{where}: not JSON: {error.msg} (line {error.lineno} column {error.colno})") from error
         except RecursionError:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from engine import schema
 from engine.catalog import MODELS, ModelSpec
 from ui.forms import Form, seed_text, seeds
-from ui.page import QUIET
+from ui.page import QUIET, prompts
 from ui.panel import Panel
 from ui.say import told
 
@@ -49,14 +50,16 @@ def words(form: Form, placeholder: str, **settings: Any) -> None:
 def earlier(page: Page, form: Form) -> None:
     """Place the menu of the prompts that this browser has asked for; choosing one puts it into the form."""
     menu = gr.Dropdown(
-        [], value=None, show_label=False, container=False, filterable=True, elem_classes="earlier", visible=False
-    )
+        [], value=None, label="Earlier prompts", show_label=False, container=False, filterable=True,
+        elem_classes="earlier", visible=False,
+    )  # fmt: skip
     page.menus.append(menu)
 
-    def pick(chosen: int | None, history: list[Any]) -> list[Any]:
-        if chosen is None or chosen >= len(history or []):
+    def pick(chosen: int | None, history: object) -> list[Any]:
+        known = prompts(history)
+        if chosen is None or not 0 <= chosen < len(known):
             return [gr.skip(), gr.skip(), None]
-        return [*history[chosen], None]
+        return [*known[chosen], None]
 
     menu.input(pick, [menu, page.history], [form["prompt"], form["negative_prompt"], menu], **QUIET)
 
@@ -105,19 +108,19 @@ def connect_run(
     form = page.forms[tab]
 
     @told
-    def submit(asked: gr.Request, client: str, loras: Any, history: list[Any], *given: Any) -> list[Any]:
+    def submit(asked: gr.Request, client: object, loras: Any, history: object, *given: Any) -> list[Any]:
         own, entered = given[: len(inputs)], given[len(inputs) :]
         values = form.values(entered)
         more = prepare(*own)
         if more is None:
             return [gr.skip(), gr.skip()]
-        job = page.submit(tab, {**values, **more}, client or page.desk.new_client(asked.session_hash), loras)
+        job = page.submit(tab, {**values, **more}, page.desk.client(client, asked.session_hash), loras)
         pair = [values.get("prompt") or "", values.get("negative_prompt") or ""]
-        return [job.id, [pair, *(entry for entry in history or [] if entry != pair)][:HISTORY]]
+        return [job.id, [pair, *(entry for entry in prompts(history) if entry != pair)][:HISTORY]]
 
     @told
-    def cancel(client: str) -> None:
-        page.desk.cancel_current(client, tab)
+    def cancel(asked: gr.Request, client: object) -> None:
+        page.desk.cancel_current(page.desk.client(client, asked.session_hash), tab)
 
     given = [page.client, page.loras, page.history, *inputs, *form.components]
     row.run.click(submit, given, [page.pulse, page.history], trigger_mode="multiple", **QUIET)
@@ -143,7 +146,7 @@ def connect_chips(
     def tell(width: str, height: str) -> str | None:
         if not f"{width}{height}0".isdecimal():  # half typed; what is wrong is told when it is asked for
             return None
-        return chip_of(int(width or 0), int(height or 0))
+        return chip_of(schema.whole(width or "0"), schema.whole(height or "0"))
 
     sides = [form["width"], form["height"]]
     chips.input(pick, [chips], sides, **QUIET)

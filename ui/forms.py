@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
@@ -13,7 +14,7 @@ from engine import schema
 from engine.catalog import ModelSpec
 from engine.errors import UsageError, shown
 from engine.schema import Field, Ge, Gt, Le, Limit, MaxLen
-from engine.types import CACHING, LORA, PROFILING, Request
+from engine.types import CACHING, LORA, MAX_SEED, PROFILING, Request
 
 FIELDS = schema.fields(Request)
 # Shorter names than those of the fields, where a form has less room than a reference.
@@ -240,13 +241,21 @@ def typed(name: str) -> tuple[type[gr.components.Component], Pass, Pass]:
 
     It is a field of text: browsers would fill an empty one of numbers with 0.
     """
-    number, noun = (int, "a whole number") if FIELDS[name].kind == "int" else (float, "a number")
+    number, noun = (schema.whole, "a whole number") if FIELDS[name].kind == "int" else (float, "a number")
+    low, high = bounds(name)
+    least = f" from {low:g}" if low is not None else ""
+    reach = f"{least} to {high:g}" if high is not None else f"{least} up" if least else ""
 
     def read(text: Any) -> float | None:
+        if text is None or not str(text).strip():
+            return None
         try:
-            return number(str(text).strip()) if text not in (None, "") else None
+            value = number(str(text).strip())
         except ValueError:
-            raise UsageError(f"{name}: must be {noun}, or empty; got '{shown(text)}'", param=name) from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(f"{name}: must be {noun}{reach}, or empty; got '{shown(text)}'", param=name)
+        return value
 
     def show(value: float | None) -> str:
         short = f"{value:g}" if value is not None else ""
@@ -267,10 +276,17 @@ def _whole(value: float | None) -> float | int | None:
 def _mapping(name: str, text: str | None) -> Any:
     if not text or not text.strip():
         return None
+    rule = f'{name}: must be JSON, such as {{"eta": 0.5}}'
+
+    def refuse(constant: str) -> Any:
+        raise UsageError(f"{rule}, whose numbers are finite; got {constant}", param=name)
+
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f'{name}: must be JSON, such as {{"eta": 0.5}}: {error}', param=name) from error
+        return json.loads(text, parse_int=schema.whole, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{rule}: {error}", param=name) from error
+    except RecursionError as error:
+        raise UsageError(f"{rule}; this is nested too deeply", param=name) from error
 
 
 def _text(value: Any) -> str:
@@ -283,9 +299,11 @@ def seeds(text: str | None) -> Any:
     if not parts or parts in (["-1"], ["random"]):
         return None
     if not all(part.isdecimal() for part in parts):
-        message = f"seed: must be a whole number from 0 up, several with commas between, or empty; got '{text}'"
+        message = f"seed: must be a whole number from 0 up, several with commas between, or empty; got '{shown(text)}'"
         raise UsageError(message, param="seed")
-    found = [int(part) for part in parts]
+    found = [schema.whole(part) for part in parts]
+    if max(found) > MAX_SEED:
+        raise UsageError(f"seed: must be at most {MAX_SEED}, or empty; got '{shown(text)}'", param="seed")
     return found[0] if len(found) == 1 else found
 
 

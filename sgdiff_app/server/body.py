@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 
 from engine.errors import UsageError, shown
+from engine.schema import whole
 from sgdiff_app import files
 from sgdiff_app.server.errors import ApiError, invalid
 
@@ -114,7 +115,7 @@ def json_text(text: str, where: str) -> Any:
 
 def _json(raw: bytes, where: str) -> Any:
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_int=whole)
         if raw.count(b"[") + raw.count(b"{") > files.DEPTH:
             files.require_shallow(value, where)
         if b"\\u" in raw:

@@ -178,6 +178,19 @@ def test_check_says_what_a_value_must_be(name: str, value: object, rule: str) ->
     assert refusal(name, value) == f"{name}: {rule}"
 
 
+def test_a_number_is_read_however_long_it_is() -> None:
+    assert [schema.whole(text) for text in ("0", "-12", "1_000")] == [0, -12, 1000]
+    assert schema.whole("9" * 5000) > 10**299 and schema.whole("-" + "9" * 5000) < -(10**299)
+    zeros = "0" * 80
+    assert refusal("count", 10**5000) == f"count: must be at most 10, got {'1' + zeros[:76]}..."
+    assert refusal("seed", [3, -(10**5000)]) == f"seed: must be at least 0, got [3, -1{zeros[:71]}..."
+    assert refusal("seed", -(10**5000)).startswith("seed: must be at least 0, got -1000")
+    assert refusal("ratio", 10**5000).startswith("ratio: must be a finite number, got 1000")
+    held: dict[str, object] = {}
+    held["me"] = held
+    assert "must hold nothing but texts" in refusal("free", held)
+
+
 def test_check_begins_with_the_source_of_the_value() -> None:
     assert refusal("count", 0, "SGDIFF_COUNT") == "SGDIFF_COUNT: must be at least 1, got 0"
 

@@ -127,6 +127,26 @@ def test_a_wrong_value_is_left_out_and_told() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{"prompt": "cat", "seed": {}, "width": null}}',
+        "prompt: cat\nseed: {}\nwidth: null",
+        "cat\nSteps: 20, Seed: {}, CFG scale: nan",
+        (
+            '{{"3": {{"class_type": "KSampler", "inputs": {{"seed": {}, "positive": ["6", 0]}}}},'
+            ' "6": {{"class_type": "CLIPTextEncode", "inputs": {{"text": "cat"}}}}}}'
+        ),
+    ],
+)
+def test_a_seed_of_thousands_of_digits_is_left_out_by_name_and_the_rest_stays(text: str) -> None:
+    found = settings_text.of_text(text.format("7" * 5000))
+    assert found.request["prompt"] == "cat" and not {"seed", "width", "guidance_scale"} & set(found.request)
+    (line,) = (line for line in found.ignored if line.startswith("seed:"))
+    assert line.startswith(f"seed: must be at most {2**63 - 1}, got 777")
+    assert all("Exceeds" not in line for line in found.ignored)
+
+
 def test_no_file_of_this_machine_is_named() -> None:
     given = {"prompt": "x", "image_path": ["/etc/passwd"], "mask_path": "~/.netrc", "upscaling_model_path": "/x"}
     given["loras"] = [{"path": "/srv/secret.safetensors"}]

@@ -32,8 +32,8 @@ class Desk:
         self.asked.append((request, client, tab))
         return SimpleNamespace(id="img_1")
 
-    def new_client(self, session: str) -> str:
-        return f"client of {session}"
+    def client(self, given: object, session: str) -> str:
+        return str(given or f"client of {session}")
 
     def cancel_current(self, client: str, tab: str) -> None:
         self.asked.append(("cancel", client, tab))
@@ -65,7 +65,7 @@ def test_the_form_is_asked_for_in_the_name_of_the_browser() -> None:
         "client of window",
         "edit",
     )
-    stop("client_1")
+    stop(ASKED, "client_1")
     assert desk.asked[-1] == ("cancel", "client_1", "edit")
 
 
@@ -92,3 +92,16 @@ def test_inputs_of_the_tab_join_the_form_or_stop_it(painted: str | None) -> None
     run(ASKED, "client_1", None, [], "in.png", "a boat", None, "", 1)
     request = {"prompt": "a boat", "num_outputs_per_prompt": 1, "image_path": ["in.png"], "mask_path": painted}
     assert [asked for asked, _, _ in desk.asked] == ([request] if painted else [])
+
+
+def test_sides_of_whatever_length_tell_a_shape_or_none() -> None:
+    with gr.Blocks() as demo:
+        form = Form(TINY)
+        for side in ("width", "height"):
+            form.widget(side)
+        controls.connect_chips(
+            form, gr.Radio(["1:1"]), lambda chip: (64, 64), lambda *sides: "1:1" if sides == (64, 64) else None
+        )
+    tell = next(entry.fn for entry in demo.fns.values() if len(entry.inputs) == 2)
+    assert tell is not None
+    assert [tell("64", "64"), tell("64", "6x"), tell("7" * 5000, "64"), tell("", "64")] == ["1:1", None, None, None]

@@ -84,10 +84,35 @@ def test_a_number_is_typed(text: str | None, value: int | None) -> None:
 
 
 def test_what_is_no_number_is_told() -> None:
-    with pytest.raises(UsageError, match="width: must be a whole number, or empty; got '12"):
+    with pytest.raises(UsageError, match="width: must be a whole number from 1 up, or empty; got '12"):
         forms.typed("width")[1]("12.5")
-    with pytest.raises(UsageError, match="flow_shift: must be a number, or empty; got 'much'"):
+    with pytest.raises(UsageError, match="flow_shift: must be a number from 0 up, or empty; got 'much'"):
         forms.typed("flow_shift")[1]("much")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e999", "-nan"])
+def test_a_number_is_finite(text: str) -> None:
+    with pytest.raises(UsageError, match="flow_shift: must be a number from 0 up, or empty; got"):
+        forms.typed("flow_shift")[1](text)
+    with pytest.raises(UsageError, match="output_compression: must be a whole number from 0 to 100, or empty; got"):
+        forms.typed("output_compression")[1](text)
+
+
+def test_numbers_of_thousands_of_digits_are_told_as_every_wrong_one_is() -> None:
+    digits = "7" * 5000
+    with pytest.raises(UsageError) as raised:
+        forms.seeds(f"1, {digits}")
+    assert raised.value.message.startswith("seed: must be at most 9223372036854775807, or empty; got '1, 777")
+    with pytest.raises(UsageError, match=r"diffusers_kwargs: must be JSON, .* whose numbers are finite; got NaN"):
+        forms._mapping("diffusers_kwargs", '{"eta": NaN}')
+    with pytest.raises(UsageError, match=r"diffusers_kwargs: must be JSON, .* nested too deeply"):
+        forms._mapping("diffusers_kwargs", "[" * 10**5)
+    held = forms._mapping("diffusers_kwargs", f'{{"eta": {digits}}}')
+    width = forms.typed("width")[1](digits)
+    assert len(raised.value.message) < 200 and held["eta"] > 10**200
+    with pytest.raises(UsageError, match=r"size: 777.* pixels, more than the 1048576 allowed") as raised:
+        schema.read(Request, {"prompt": "x", "width": width, "height": 8}).resolve(TINY)
+    assert len(raised.value.message) < 300
 
 
 def test_nothing_that_is_not_built_is_offered() -> None:

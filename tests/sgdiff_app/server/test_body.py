@@ -66,6 +66,8 @@ def test_json() -> None:
         "d": {"x": [1, None]},
     }
     assert read(b"", None) == ({}, {})
+    held, _ = read(b'{"seed": ' + b"1" * 5000 + b"}", None)
+    assert held["seed"] > 10**299  # the field says what is allowed, which no parser can
     assert read(b"\xef\xbb\xbf{}", "application/merge+json; charset=utf-8") == ({}, {})
 
 
@@ -80,7 +82,6 @@ def test_json() -> None:
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
         (b'{"prompt": "\xff"}', "not UTF-8"),
-        (b'{"a": ' + b"1" * 5000 + b"}", "not JSON"),
         (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
