@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from ui.say import told
 if TYPE_CHECKING:
     from ui.page import Page
 
-HISTORY = 50
+HISTORY = 50  # prompts that a browser remembers, each
+LONGEST = 4000  # of so many characters at most, its negative prompt included,
+ROOM = 60_000  # and all of them together of so many: what a browser keeps for a page is small
 NAMED = 5  # models that an empty state names
 MOST = 4  # outputs that the count offers
 Prepare = Callable[..., Mapping[str, Any] | None]
@@ -116,7 +118,7 @@ def connect_run(
             return [gr.skip(), gr.skip()]
         job = page.submit(tab, {**values, **more}, page.desk.client(client, asked.session_hash), loras)
         pair = [values.get("prompt") or "", values.get("negative_prompt") or ""]
-        return [job.id, [pair, *(entry for entry in prompts(history) if entry != pair)][:HISTORY]]
+        return [job.id, remembered([pair, *prompts(history)])]
 
     @told
     def cancel(asked: gr.Request, client: object) -> None:
@@ -125,6 +127,20 @@ def connect_run(
     given = [page.client, page.loras, page.history, *inputs, *form.components]
     row.run.click(submit, given, [page.pulse, page.history], trigger_mode="multiple", **QUIET)
     row.stop.click(cancel, [page.client], None, **QUIET)
+
+
+def remembered(pairs: Iterable[list[str]]) -> list[list[str]]:
+    """Return what a browser is to remember of prompts, the newest first: each once, none too long, not too many."""
+    found, room = list[list[str]](), ROOM
+    for pair in pairs:
+        length = sum(map(len, pair))
+        if length > LONGEST or pair in found:
+            continue
+        room -= length
+        if room < 0 or len(found) == HISTORY:
+            break
+        found.append(pair)
+    return found
 
 
 def connect_chips(

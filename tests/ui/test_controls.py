@@ -79,6 +79,18 @@ def test_a_prompt_is_remembered_once_and_the_oldest_forgotten() -> None:
     assert (history[0], history[-1], len(history)) == (["new", ""], before[-2], controls.HISTORY)
 
 
+def test_what_is_remembered_fits_a_browser() -> None:
+    run, _, _ = handlers(Desk())
+    before = [[f"{i} {'x' * 3990}", ""] for i in range(controls.HISTORY)]
+    _, history = run(ASKED, "client_1", None, before, "new", "", "", 1)
+    assert history[0] == ["new", ""] and history[1] == before[0]
+    assert 10 < len(history) < controls.HISTORY
+    assert sum(len(prompt) for prompt, _ in history) <= controls.ROOM
+    long = "y" * controls.LONGEST
+    assert run(ASKED, "client_1", None, before, long, "z", "", 1)[1][0] == before[0]
+    assert run(ASKED, "client_1", None, before, long, "", "", 1)[1][0] == [long, ""]
+
+
 @pytest.mark.parametrize("painted", ["mask.png", None])
 def test_inputs_of_the_tab_join_the_form_or_stop_it(painted: str | None) -> None:
     desk = Desk()
