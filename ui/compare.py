@@ -217,9 +217,9 @@ class Compare:
         given = [self.page.client, self.page.loras, *axis, *self.form.components]
 
         @told
-        def run(asked: gr.Request, client: str, loras: Any, *entered: Any) -> list[Any]:
+        def run(asked: gr.Request, client: object, loras: Any, *entered: Any) -> list[Any]:
             grid, rows = self.cells(entered[:4], self.form.values(entered[4:]), loras)
-            grid = self.submit(grid, rows, client or self.desk.new_client(asked.session_hash))
+            grid = self.submit(grid, rows, self.desk.client(client, asked.session_hash))
             return [grid, grid["ids"][0][0], *self.look(grid, ""), "", gr.update(visible=False)]
 
         @told

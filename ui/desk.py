@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +30,9 @@ DOOR = "ui"  # in the notes of a job: where it came from
 UPDATE_S = 0.2  # between two updates of a page
 BEAT_S = 1.0  # so often a page that is followed hears something, also when nothing changes
 KEPT = 24  # jobs of a client that its page shows, the newest
+MOST_CLIENTS = 1000  # whose jobs are remembered; those of others are looked up again
 LOOKED_THROUGH = 200  # jobs of a store that are looked through for those of a client that comes back
+CLIENT = re.compile(r"[A-Za-z0-9_-]{1,100}")  # what may be the id of one
 INPUTS = ("image_path", "mask_path", "video_path")
 EXPIRED, GONE = "the file has expired", "the file is gone"
 OUTDATED = "the results have changed meanwhile; choose one again"
@@ -70,19 +74,26 @@ class Snapshot:
 
 @dataclass(eq=False, slots=True)
 class Follower:
-    """One page that follows the jobs of a client."""
+    """One page that follows the jobs of a client. It waits in an event loop, so that no thread waits for it."""
 
-    bell: threading.Event = field(default_factory=threading.Event)
+    loop: asyncio.AbstractEventLoop
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
     known: dict[str, Job] = field(default_factory=dict)  # finished jobs, which change no more by themselves
+    changed: set[str] = field(default_factory=set)  # of those: to be read anew
+    heard: set[str] = field(default_factory=set)  # jobs that it listens to
+    left: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of what it listens to
 
     def hear(self, change: Change, job: Job) -> None:
         """Take a change, in whatever thread."""
-        self.bell.set()
+        self.ring()
 
     def ring(self, changed: str = "") -> None:
-        """Have the page look again, and read one job anew."""
-        self.known.pop(changed, None)
-        self.bell.set()
+        """Have the page look again, and read one job anew. Call it in whatever thread."""
+        self.changed.add(changed)
+        if not self.bell.is_set():
+            with suppress(RuntimeError):  # the loop is closed, and the page with it
+                self.loop.call_soon_threadsafe(self.bell.set)
 
 
 class Desk:
@@ -91,7 +102,7 @@ class Desk:
     def __init__(self, queue: JobQueue, environment: Environment, options: Options) -> None:
         self.queue, self.environment, self.options = queue, environment, options
         self.lock = threading.Lock()
-        self.ids: dict[str, list[str]] = {}  # of jobs by client, the newest first
+        self.ids: dict[str, list[str]] = {}  # of jobs by client, the newest first; who came last stands last
         self.followers: dict[str, list[Follower]] = {}
         self.adapters = Adapters(queue, environment, options.data / "loras", options.lora_dirs)
         self.thumbnails = Thumbnails(queue.delivery, (options.data / "thumbnails").resolve())
@@ -111,7 +122,11 @@ class Desk:
 
     def new_client(self, session: str | None) -> str:
         """Return an id for a browser that has none yet: the same for all that one window asks before it knows."""
-        return f"client_{session}" if session else new_id("client")
+        return f"client_{session}" if session and CLIENT.fullmatch(session) else new_id("client")
+
+    def client(self, given: object, session: str | None) -> str:
+        """Return the id that a browser gives, else, also for what can be none, a new one."""
+        return given if isinstance(given, str) and CLIENT.fullmatch(given) else self.new_client(session)
 
     def request(self, values: Mapping[str, Any]) -> Request:
         """Return a request of plain values; None means the model's default. Raises UsageError."""
@@ -240,10 +255,14 @@ class Desk:
         """Return the ids of a client's jobs; those of an earlier process are looked up once."""
         with self.lock:
             if client in self.ids:
-                return self.ids[client]
+                self.ids[client] = found = self.ids.pop(client)
+                return found
         stored, _ = self.queue.page(limit=LOOKED_THROUGH)
         found = [job.id for job in stored if job.notes.get("client") == client]
         with self.lock:
+            left = [other for other in self.ids if other not in self.followers]
+            for other in left[: max(0, len(self.ids) + 1 - MOST_CLIENTS)]:
+                del self.ids[other]
             return self.ids.setdefault(client, found)
 
     # What can be done with one
@@ -317,35 +336,51 @@ class Desk:
             etas=etas,
         )
 
-    def follow(self, client: str) -> Iterator[Snapshot]:
+    async def follow(self, client: str) -> AsyncGenerator[Snapshot, None]:
         """Yield a snapshot now and whenever something changes; end once the client has no unfinished job.
 
         Leaving the iterator stops the listening and nothing else: jobs belong to the queue.
         """
-        follower, heard = Follower(), set[str]()
+        follower = Follower(asyncio.get_running_loop())
         with self.lock:
             self.followers.setdefault(client, []).append(follower)
         try:
             while True:
                 began = monotonic()
                 follower.bell.clear()
-                snapshot = self.snapshot(client, follower.known)
-                for job in snapshot.jobs:
-                    if not job.finished and job.id not in heard:
-                        with suppress(NotFound):
-                            self.queue.listen(job.id, follower.hear, preview=True)
-                            heard.add(job.id)
+                snapshot = await asyncio.to_thread(self._seen_by, follower, client)
                 over = all(job.finished for job in snapshot.jobs)  # now: what ends while the page is drawn is not shown
                 yield snapshot
                 if over:
                     return
-                follower.bell.wait(BEAT_S)
-                _pause(UPDATE_S - (monotonic() - began))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(follower.bell.wait(), BEAT_S)
+                await asyncio.sleep(UPDATE_S - (monotonic() - began))
         finally:
-            for job_id in heard:
+            await asyncio.to_thread(self._leave, follower, client)
+
+    def _seen_by(self, follower: Follower, client: str) -> Snapshot:
+        """Return what a page shows now, and have it hear of what comes. It may have left meanwhile."""
+        while follower.changed:
+            follower.known.pop(follower.changed.pop(), None)
+        snapshot = self.snapshot(client, follower.known)
+        with follower.lock:
+            for job in () if follower.left else snapshot.jobs:
+                if not job.finished and job.id not in follower.heard:
+                    with suppress(NotFound):
+                        self.queue.listen(job.id, follower.hear, preview=True)
+                        follower.heard.add(job.id)
+        return snapshot
+
+    def _leave(self, follower: Follower, client: str) -> None:
+        with follower.lock:
+            follower.left = True
+            for job_id in follower.heard:
                 self.queue.unlisten(job_id, follower.hear)
-            with self.lock:
-                self.followers[client].remove(follower)
+        with self.lock:
+            self.followers[client].remove(follower)
+            if not self.followers[client]:
+                del self.followers[client]
 
     def _ring(self, client: str, changed: str = "") -> None:
         with self.lock:
@@ -370,8 +405,3 @@ def output_of(job: Job, index: int) -> Artifact:
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:
     return (value,) if isinstance(value, str) else value
-
-
-def _pause(seconds: float) -> None:
-    if seconds > 0:
-        threading.Event().wait(seconds)

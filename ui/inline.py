@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.context import LocalContext
@@ -23,6 +24,8 @@ TABS = tuple(tab for tab in app.TABS if tab not in (gallery, system))
 START_S = 20  # of a GPU that is lent: to move the weights there, and to decode
 STEP_S = 1.0  # for one step of a million pixels
 LONGEST_S = 120
+OVER = object()  # after the last step of a generator
+T = TypeVar("T")
 
 
 class InlineDesk(Desk):
@@ -41,22 +44,40 @@ class InlineDesk(Desk):
         """Put a request in the queue, as every desk does; `follow` draws it."""
         return super().submit(request, client, tab, **{**notes, ATTENDED: True})
 
-    def follow(self, client: str) -> Iterator[Snapshot]:
+    async def follow(self, client: str) -> AsyncGenerator[Snapshot, None]:
         """Yield snapshots as every desk does, and draw what is due of the client's jobs meanwhile."""
-        with closing(cast("Any", super().follow(client))) as snapshots:
-            for snapshot in snapshots:
+        async with aclosing(super().follow(client)) as snapshots:
+            async for snapshot in snapshots:
                 yield snapshot
                 job = next((job for job in reversed(snapshot.jobs) if self.inline.is_due(job)), None)
                 if job is not None:
-                    yield from self._drawn(job, client)
+                    async with aclosing(self._drawn(job, client)) as drawn:
+                        async for one in drawn:
+                            yield one
 
-    def _drawn(self, job: Job, client: str) -> Iterator[Snapshot]:
+    async def _drawn(self, job: Job, client: str) -> AsyncGenerator[Snapshot, None]:
         told, stage = 0.0, ""
-        with closing(cast("Any", self.inline.drive(job))) as events:
-            for _ in events:
+        async with aclosing(stepped(self.inline.drive(job))) as events:
+            async for _ in events:
                 if job.stage != stage or monotonic() - told >= UPDATE_S:
                     told, stage = monotonic(), job.stage
-                    yield self.snapshot(client)
+                    yield await asyncio.to_thread(self.snapshot, client)
+
+
+async def stepped(work: Generator[T, None, None]) -> AsyncGenerator[T, None]:
+    """Take the steps of a generator, which take long, in threads; leaving it early closes it after the step in hand."""
+    step: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, work, OVER))
+            value = await asyncio.shield(step)
+            if value is OVER:
+                return
+            yield value
+    finally:
+        if step is not None:
+            await asyncio.wait([step])
+        await asyncio.to_thread(work.close)
 
 
 def launch(desk: InlineDesk) -> tuple[gr.Blocks, Any]:

@@ -7,7 +7,9 @@ an output as its input (`page.takes_input`). What needs components of another ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ STORAGE = {"secret": "sgdiff-app"}  # of what the browser keeps; a fixed one, or
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 TAB_OF_KIND = {"image": "generate", "edit": "edit", "video": "video"}
 
+LOST = "Picture: it is not here any more, or not of use to this model; choose one"
 
 @dataclass(slots=True)
 class View:
@@ -121,7 +124,7 @@ class Page:
         values = schema.plain(request)
         updates: list[Any] = [gr.Tabs(selected=tab), self.desk.adapters.here(values.get("loras"))]
         for name, form in self.forms.items():
-            updates += form.updates(values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
+            updates += form.updates(fit.values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
         return updates
 
     def tab_of(self, job: Job) -> str:
@@ -137,10 +140,19 @@ class Page:
 
     def reloaded(self, job: Job, index: int = 0) -> list[Any]:
         """Return the updates that load the settings of an output into the tab that made it, with its pictures."""
-        tab = self.tab_of(job)
-        updates = self.restored(self.desk.settings(job, index), tab)
+        tab, inputs = self.able(self.tab_of(job)), self.desk.inputs(job)
+        taken = any(receiver.tab == tab for receiver in self.receivers.values())
+        lost = bool(job.request.image_path) and not (inputs and taken)
+        updates = self.restored(self.desk.settings(job, index), tab, *([LOST] if lost else []))
         for receiver in self.receivers.values():
-            found = self.desk.inputs(job) if receiver.tab == tab else []
+            found = inputs if receiver.tab == tab else []
+    def able(self, tab: str) -> str:
+        """Return a tab, or where the served model can draw when it cannot there."""
+        spec = self.desk.spec
+        if spec is None or tab == "generate" or (tab == "video") == spec.is_video and "image_path" in spec.uses:
+            return tab
+        return "video" if spec.is_video else "generate"
+
             # Copies: the folder of the inputs is not served.
             paths = [save_file_to_cache(path, receiver.outputs[0].GRADIO_CACHE) for path in found]
             shown = receiver.render(*(paths if receiver.several else paths[:1])) if paths else None
@@ -202,26 +214,27 @@ class Page:
 
         self.model.change(refresh, None, [entry for entries, _ in refreshers for entry in entries], **QUIET)
 
-    def earlier(self, history: list[Any] | None) -> Any:
+    def earlier(self, history: object) -> Any:
         """Return the updates of the menus of earlier prompts."""
-        choices = [(shortened(entry[0]), i) for i, entry in enumerate(history or []) if entry[0]]
+        choices = [(shortened(words), i) for i, (words, _) in enumerate(prompts(history)) if words]
         update = gr.update(choices=choices, value=None, visible=bool(choices))
         return [update] * len(self.menus) if len(self.menus) != 1 else update
 
     @told
-    def watch(self, client: str, shown: dict[str, Any], asked: gr.Request) -> Iterator[list[Any]]:
+    async def watch(self, client: object, shown: dict[str, Any], asked: gr.Request) -> AsyncIterator[list[Any]]:
         """Yield updates of everything that follows jobs, until nothing of this browser is under way."""
-        fresh = client or self.desk.new_client(asked.session_hash)
+        known = self.desk.client(client, asked.session_hash)
         yielded = False
-        for snapshot in self.desk.follow(fresh):
-            seen, updates = self.drawn(snapshot, shown)
-            if yielded and seen == shown:  # a beat, so that a closed window is noticed
-                yield [gr.skip()] * (3 + len(updates))
-                continue
-            shown, yielded = seen, True
-            spec = snapshot.spec.id if snapshot.spec is not None else ""
-            yield [gr.skip() if client else fresh, spec, shown, *updates]
-            client = fresh
+        async with aclosing(self.desk.follow(known)) as snapshots:
+            async for snapshot in snapshots:
+                seen, updates = await asyncio.to_thread(self.drawn, snapshot, shown)
+                if yielded and seen == shown:  # a beat, so that a closed window is noticed
+                    yield [gr.skip()] * (3 + len(updates))
+                    continue
+                shown, yielded = seen, True
+                spec = snapshot.spec.id if snapshot.spec is not None else ""
+                yield [gr.skip() if client == known else known, spec, shown, *updates]
+                client = known
 
     def drawn(self, snapshot: Snapshot, shown: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """Return what the views show now, and updates for those of them that showed something else."""
@@ -237,3 +250,9 @@ def shortened(text: str, most: int = 90) -> str:
     """Return a text as a line of a list."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+def prompts(history: object) -> list[list[str]]:
+    """Return prompt and negative prompt of what a browser keeps; what else it sends is left out."""
+    given = history if isinstance(history, list) else []
+    return [entry for entry in given if isinstance(entry, list) and [*map(type, entry)] == [str, str]]
+
+

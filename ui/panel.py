@@ -179,9 +179,11 @@ class Panel:
             desk.cancel(event._data["job"])
 
         @told
-        def vary(items: list[Any], chosen: int, client: str) -> str:
+        def vary(asked: gr.Request, items: list[Any], chosen: int, client: object) -> str:
             job, made = self.made_at(items, chosen)
-            return desk.again(job, client, seed=made.seed + 1, num_outputs_per_prompt=1).id
+            return desk.again(
+                job, desk.client(client, asked.session_hash), seed=made.seed + 1, num_outputs_per_prompt=1
+            ).id
 
         @told
         def star(items: list[Any], chosen: int) -> Any:

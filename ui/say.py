@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import html
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -33,13 +34,18 @@ def toast(error: SgdiffError) -> gr.Error:
 
 
 def told(handler: F) -> F:
-    """Decorate an event handler, a function or a generator: what it raises for the user becomes a toast."""
-    if inspect.isgeneratorfunction(handler):
+    """Decorate an event handler: what it raises for the user becomes a toast.
+
+    It is a function, or an asynchronous generator: another one would hold a thread for as long as it goes on.
+    """
+    if inspect.isasyncgenfunction(handler):
 
         @functools.wraps(handler)
-        def steps(*values: Any) -> Iterator[Any]:
+        async def steps(*values: Any) -> AsyncIterator[Any]:
             try:
-                yield from handler(*values)
+                async with aclosing(handler(*values)) as found:
+                    async for value in found:
+                        yield value
             except SgdiffError as error:
                 raise toast(error) from error
 

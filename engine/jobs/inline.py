@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
@@ -112,7 +112,7 @@ class InlineQueue(JobQueue):
         """Whether it is the turn of a job, and nobody draws it yet."""
         return job.id in self.inline.begun
 
-    def drive(self, job: Job) -> Iterator[None]:
+    def drive(self, job: Job) -> Generator[None, None, None]:
         """Draw a job that is due, yielding after each of its events; nothing when somebody else draws it.
 
         Who leaves early does not end the job: a thread goes on with it.

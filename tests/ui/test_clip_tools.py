@@ -16,7 +16,7 @@ from engine import editing
 from engine.errors import NotFound
 from engine.jobs import Job
 from engine.jobs.edits import edited
-from tests.ui.desks import desk_at
+from tests.ui.desks import desk_at, following
 from ui import clip_tools
 from ui.clip_tools import ClipPanel, ClipTools
 from ui.desk import Desk
@@ -38,7 +38,7 @@ def made(desk: Desk) -> list[Job]:
     shape: dict[str, Any] = {"width": 64, "height": 48, "num_frames": 9, "fps": 8}
     for prompt in ("one <b>boat</b>", "two boats"):
         desk.submit(desk.request({"prompt": prompt, **shape}), CLIENT, "video")
-        list(desk.follow(CLIENT))
+        list(following(desk, CLIENT))
     return desk.jobs_of(CLIENT)[::-1]
 
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_cut_is_told(tools: Tools, made: list[Job]) -> None:
 def test_a_page_that_follows_another_job_sees_an_edit_at_once(desk: Desk, made: list[Job]) -> None:
     desk.submit(desk.request({"prompt": "slow", "width": 64, "height": 48, "num_frames": 1}), CLIENT, "video")
     seen = list[int]()
-    for snapshot in desk.follow(CLIENT):
+    for snapshot in following(desk, CLIENT):
         if not seen:
             desk.keep_edit(made[0].id, lambda queue: clip_tools.edits.to_gif(queue, made[0].id, 2, 16))
         seen.append(len(edited(next(job for job in snapshot.jobs if job.id == made[0].id))))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.errors import NotFound, UsageError
 from engine.jobs import Job
-from tests.ui.desks import desk_at
+from tests.ui.desks import desk_at, following
 from ui.desk import Desk, Snapshot
 
 
@@ -26,7 +26,7 @@ def ask(desk: Desk, prompt: str, client: str, tab: str = "generate", **values: o
 
 def over(desk: Desk, client: str) -> list[Snapshot]:
     """Follow the jobs of a client to their end."""
-    return list(desk.follow(client))
+    return list(following(desk, client))
 
 
 def test_the_models_own_values_stand_for_what_is_left_empty(desk: Desk) -> None:
@@ -55,7 +55,7 @@ def test_jobs_are_told_apart_by_client_and_tab(desk: Desk) -> None:
 
 def test_who_follows_is_told_of_progress_previews_and_the_end(desk: Desk) -> None:
     job = ask(desk, "a slow hill", "watcher")
-    seen = [(found.status, found.step, found.preview) for one in desk.follow("watcher") for found in one.jobs]
+    seen = [(found.status, found.step, found.preview) for one in following(desk, "watcher") for found in one.jobs]
     assert seen[-1][0] == "done"
     assert len(over(desk, "watcher")) == 1  # nothing is under way: one look
     assert desk.files(job)[0].read_bytes().startswith(b"\x89PNG")
@@ -64,19 +64,19 @@ def test_who_follows_is_told_of_progress_previews_and_the_end(desk: Desk) -> Non
 
 def test_a_new_job_is_told_to_who_follows_an_older_one(desk: Desk) -> None:
     ask(desk, "a slow hill", "two")
-    following = desk.follow("two")
-    next(following)
+    page = following(desk, "two")
+    next(page)
     later = ask(desk, "a second hill", "two")
-    assert later.id in [job.id for job in next(following).jobs]
-    assert all(job.finished for job in list(following)[-1].jobs)
+    assert later.id in [job.id for job in next(page).jobs]
+    assert all(job.finished for job in list(page)[-1].jobs)
 
 
 def test_leaving_stops_the_listening_and_not_the_job(desk: Desk) -> None:
     job = ask(desk, "a slow hill", "leaver")
-    following = desk.follow("leaver")
-    next(following)
+    page = following(desk, "leaver")
+    next(page)
     assert desk.queue.listeners.looked(job.id)
-    following.close()
+    page.close()
     assert not desk.queue.listeners.looked(job.id)
     assert over(desk, "leaver")[-1].jobs[0].status == "done"
 
@@ -84,8 +84,8 @@ def test_leaving_stops_the_listening_and_not_the_job(desk: Desk) -> None:
 def test_waiting_jobs_have_a_place_and_can_go_first(desk: Desk) -> None:
     running = ask(desk, "a slow hill", "places")
     while running.status == "queued":
-        next(following := desk.follow("places"))
-        following.close()
+        next(page := following(desk, "places"))
+        page.close()
     second, third = ask(desk, "second", "places"), ask(desk, "third", "places")
     assert (desk.snapshot("places").places[second.id], desk.snapshot("places").places[third.id]) == (0, 1)
     desk.raise_priority(third.id)
@@ -97,8 +97,8 @@ def test_waiting_jobs_have_a_place_and_can_go_first(desk: Desk) -> None:
 def test_cancel_ends_what_runs_first(desk: Desk) -> None:
     running, waiting = ask(desk, "a slow hill", "ends"), ask(desk, "a slow lake", "ends")
     while running.status == "queued":
-        next(following := desk.follow("ends"))
-        following.close()
+        next(page := following(desk, "ends"))
+        page.close()
     assert desk.cancel_current("ends", "edit") is None
     assert desk.cancel_current("ends", "generate") is running
     assert desk.cancel_current("ends", "generate") is waiting
@@ -110,13 +110,13 @@ def test_a_star_and_the_end_of_a_job_reach_who_follows(desk: Desk) -> None:
     old = ask(desk, "old", "stars")
     over(desk, "stars")
     ask(desk, "a slow hill", "stars")
-    following = desk.follow("stars")
-    next(following)
+    page = following(desk, "stars")
+    next(page)
     desk.star(old.id, True)
-    assert [job.starred for job in next(following).jobs if job.id == old.id] == [True]
+    assert [job.starred for job in next(page).jobs if job.id == old.id] == [True]
     path = desk.files(old)[0]
     desk.delete(old.id)
-    assert old.id not in [job.id for job in next(following).jobs]
+    assert old.id not in [job.id for job in next(page).jobs]
     assert not path.exists()
     with pytest.raises(NotFound):
         desk.get(old.id)
@@ -164,6 +164,31 @@ def test_a_client_that_comes_back_finds_its_jobs(tmp_path: Path) -> None:
     with desk_at(tmp_path) as after:
         assert [found.id for found in after.jobs_of("returning")] == [job.id]
         assert after.files(after.get(job.id))
+
+
+def test_who_has_left_is_remembered_no_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.desk.MOST_CLIENTS", 3)
+    job = ask(desk, "a slow hill", "stays")
+    page = following(desk, "stays")
+    next(page)
+    for i in range(10):
+        over(desk, f"passer-by_{i}")
+    assert [*desk.followers] == ["stays"]
+    assert set(desk.ids) == {"stays", "passer-by_8", "passer-by_9"}
+    page.close()
+    assert desk.followers == {}
+    for i in range(3):
+        over(desk, f"passer-by_{i}")
+    assert "stays" not in desk.ids
+    assert [found.id for found in desk.jobs_of("stays")] == [job.id]  # looked up again
+    over(desk, "stays")
+
+
+def test_what_can_be_no_id_is_replaced(desk: Desk) -> None:
+    assert desk.client("client_a-1", "abc") == "client_a-1"
+    for given in (5, ["client_1"], {}, None, "", "<b>", "x" * 101, "a\n"):
+        assert desk.client(given, "abc") == "client_abc"
+    assert desk.client(None, "<b>") != desk.client(None, "<b>")  # nor is it made of what can be none
 
 
 def test_a_window_without_an_id_is_the_same_client_all_the_time(desk: Desk) -> None:

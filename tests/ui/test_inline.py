@@ -19,6 +19,7 @@ from engine.jobs import JobStore, inline
 from engine.jobs.delivery import Delivery
 from engine.jobs.inline import Events, InlineQueue
 from tests.engine.jobs.flat import FlatEngine
+from tests.ui.desks import following
 from ui.desk import Options
 from ui.inline import LONGEST_S, TABS, InlineDesk, device, duration, visitor
 
@@ -50,7 +51,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
 def drawn_by(desk: InlineDesk, prompt: str = "a hill", client: str = "ann") -> list[tuple[str, int]]:
     """Ask for a picture and follow it to its end; return the statuses and steps that a page saw."""
     desk.submit(desk.request({"prompt": prompt, **VALUES}), client, "generate")
-    return [(snapshot.jobs[0].status, snapshot.jobs[0].step) for snapshot in desk.follow(client)]
+    return [(snapshot.jobs[0].status, snapshot.jobs[0].step) for snapshot in following(desk, client)]
 
 
 def test_the_handler_that_follows_draws_and_the_last_it_shows_is_the_end(opened: Opener) -> None:
@@ -65,7 +66,7 @@ def test_the_handler_that_follows_draws_and_the_last_it_shows_is_the_end(opened:
 def test_pages_are_told_of_previews(opened: Opener) -> None:
     desk = opened()
     desk.submit(desk.request({"prompt": "x", **VALUES}), "ann", "generate")
-    assert b"jpeg" in [snapshot.jobs[0].preview for snapshot in desk.follow("ann")]
+    assert b"jpeg" in [snapshot.jobs[0].preview for snapshot in following(desk, "ann")]
 
 
 def test_a_page_draws_the_jobs_of_its_own_browser_alone(opened: Opener) -> None:
@@ -73,18 +74,18 @@ def test_a_page_draws_the_jobs_of_its_own_browser_alone(opened: Opener) -> None:
     other = desk.submit(desk.request({"prompt": "x", **VALUES}), "bob", "generate")
     assert drawn_by(desk)[-1][0] == "done"
     assert desk.inline.is_due(other)
-    assert [snapshot.jobs[0].status for snapshot in desk.follow("bob")][-1] == "done"
+    assert [snapshot.jobs[0].status for snapshot in following(desk, "bob")][-1] == "done"
 
 
 def test_a_page_that_is_left_loses_nothing_and_another_one_reattaches(opened: Opener) -> None:
     desk = opened()
     job = desk.submit(desk.request({"prompt": "hold", **VALUES}), "ann", "generate")
     FlatEngine.gate.release(1)
-    with closing(desk.follow("ann")) as page:  # type: ignore[type-var]
+    with closing(following(desk, "ann")) as page:  # type: ignore[type-var]
         next(page), next(page)
     assert job.status == "running" and job.step == 1
     FlatEngine.gate.release(2)
-    assert [snapshot.jobs[0].status for snapshot in desk.follow("ann")][-1] == "done"
+    assert [snapshot.jobs[0].status for snapshot in following(desk, "ann")][-1] == "done"
 
 
 def test_a_gpu_is_lent_to_a_drawing_for_the_time_that_it_takes(opened: Opener) -> None:

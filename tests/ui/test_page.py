@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import gradio as gr
 import pytest
 
 from engine.types import Request
-from tests.ui.desks import desk_at
+from tests.ui.desks import desk_at, stepping
 from ui.desk import Desk, Snapshot
 from ui.forms import Form
 from ui.page import Page, View, shortened
@@ -23,9 +27,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def page(desk: Desk) -> Page:
+def demo() -> gr.Blocks:
+    return gr.Blocks()
+
+
+@pytest.fixture
+def page(desk: Desk, demo: gr.Blocks) -> Page:
     """A page with two forms and two views."""
-    with gr.Blocks():
+    with demo:
         found = Page(desk)
         found.tabs = gr.Tabs()
         for name in ("generate", "edit"):
@@ -39,7 +48,7 @@ def page(desk: Desk) -> Page:
 
 
 def seen(page: Page, client: str, shown: dict[str, Any]) -> list[list[Any]]:
-    return list(page.watch(client, shown, SimpleNamespace(session_hash="s")))
+    return list(stepping(page.watch(client, shown, SimpleNamespace(session_hash="s"))))
 
 
 def test_only_what_has_changed_is_sent(page: Page, desk: Desk) -> None:
@@ -50,6 +59,67 @@ def test_only_what_has_changed_is_sent(page: Page, desk: Desk) -> None:
     assert again[-1][0] == gr.skip() and again[-1][3:] == [gr.skip(), gr.skip()]
     page.submit("generate", {"prompt": "a hill"}, "client_s", None)
     assert seen(page, "client_s", first[-1][2])[0][3:] == ["1 jobs", gr.skip()]
+
+
+def test_windows_that_follow_jobs_hold_no_thread(
+    page: Page, desk: Desk, demo: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: an event that needs a thread finds one, also where there are only two."""
+    unfinished: Any = SimpleNamespace(id="img_1", finished=False)
+    still = replace(desk.snapshot(""), jobs=(unfinished,))
+    monkeypatch.setattr(desk, "snapshot", lambda client, known: still)
+    monkeypatch.setattr("ui.desk.BEAT_S", 3600.0)
+    with demo:
+        page.connect(demo)
+        gr.Button().click(lambda: "answered", None, [gr.HTML()])
+    watch = next(entry for entry in demo.fns.values() if entry.name == "watch")
+    ordinary = [*demo.fns.values()][-1]
+    asked = gr.Request(session_hash="s")
+
+    async def follow() -> None:
+        demo.limiter = anyio.CapacityLimiter(2)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        begun = [await demo.call_function(watch, [f"c{i}", {}], requests=asked) for i in range(60)]
+        assert len(desk.followers) == 60 and all(entry["is_generating"] for entry in begun)
+        steps = [demo.call_function(watch, [], iterator=entry["iterator"], requests=asked) for entry in begun]
+        waiting = [asyncio.ensure_future(step) for step in steps]
+        async with asyncio.timeout(30):
+            assert (await demo.call_function(ordinary, []))["prediction"] == "answered"
+            assert await asyncio.to_thread(lambda: "answered") == "answered"
+            assert not any(step.done() for step in waiting)
+            for window in waiting:
+                window.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            while desk.followers:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(follow())
+
+
+def test_a_window_that_is_closed_between_two_steps_follows_no_more(
+    page: Page, desk: Desk, demo: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = replace(desk.snapshot(""), jobs=(cast("Any", SimpleNamespace(id="img_1", finished=False)),))
+    monkeypatch.setattr(desk, "snapshot", lambda client, known: still)
+    with demo:
+        page.connect(demo)
+    watch = next(entry for entry in demo.fns.values() if entry.name == "watch")
+
+    async def follow() -> None:
+        begun = await demo.call_function(watch, ["c1", {}], requests=gr.Request(session_hash="s"))
+        assert [*desk.followers] == ["c1"]
+        await begun["iterator"].aclose()
+        begun.clear()
+        async with asyncio.timeout(30):
+            while desk.followers:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(follow())
+
+
+@pytest.mark.parametrize("given", [5, ["client_1"], {"a": 1}, None, "", "<img src=x>", "x" * 101])
+def test_what_is_no_id_of_a_browser_is_replaced(page: Page, given: Any) -> None:
+    assert seen(page, given, {})[0][0] == "client_s"
 
 
 def test_hidden_widgets_do_not_count(page: Page) -> None:
@@ -83,6 +153,8 @@ def test_earlier_prompts_fill_every_menu(page: Page) -> None:
     updates = page.earlier([["a  hill\nby a lake", "fog"], ["", "fog"], ["b" * 200, ""]])
     assert len(updates) == 2
     assert updates[0]["choices"] == [("a hill by a lake", 0), ("b" * 89 + "…", 2)]
+    assert page.earlier([["a", 5], "b", ["c"], ["d", "e"]])[0]["choices"] == [("d", 0)]  # what a browser made up
+    assert not page.earlier({"a": 1})[0]["choices"] and not page.earlier(None)[0]["choices"]
     assert updates[0]["visible"] and not page.earlier([])[0]["visible"]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import NotFound
 from engine.jobs import Job
-from tests.ui.desks import desk_at
+from tests.ui.desks import desk_at, following
 from ui import controls
 from ui import panel as panels
 from ui.desk import EXPIRED, GONE, OUTDATED, Desk, Snapshot
@@ -61,7 +61,7 @@ def ask(desk: Desk, prompt: str, client: str, **values: Any) -> Job:
 
 
 def over(desk: Desk, client: str) -> list[Snapshot]:
-    return list(desk.follow(client))
+    return list(following(desk, client))
 
 
 def test_an_empty_panel_says_what_it_is_for(desk: Desk, panel: Panel) -> None:
@@ -73,7 +73,7 @@ def test_what_runs_and_what_waits(desk: Desk, panel: Panel) -> None:
     ask(desk, "a slow <b>hill</b>", "c1")
     ask(desk, "a second <b>hill</b>", "c1")
     said, states = list[str](), list[object]()
-    for snapshot in desk.follow("c1"):
+    for snapshot in following(desk, "c1"):
         said += panel.progress(snapshot)
         states.append(panel.progress_state(snapshot))
     assert any(re.search(r"data:image/jpeg;base64,.*step \d+ of 20", text) for text in said)
@@ -123,7 +123,8 @@ def act(handlers: dict[str, Handler], name: str, items: list[list[Any]], chosen:
     if name == "results":
         return handlers[name](items, SimpleNamespace(index=chosen))
     more = {"vary": ["c6"], "delete": [True], "keep": ["5"]}.get(name, [])
-    return handlers[name](items, chosen, *more)
+    first = [SimpleNamespace(session_hash="s")] if name == "vary" else []
+    return handlers[name](*first, items, chosen, *more)
 
 
 @pytest.mark.parametrize("name", ACTIONS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import gradio as gr
 import pytest
 
 from engine.errors import InputError, QueueFull, SgdiffError, UsageError
+from tests.ui.desks import stepping
 from ui.say import toast, told
 
 
@@ -38,17 +39,17 @@ def test_functions_and_generators_tell_what_went_wrong() -> None:
         return value
 
     @told
-    def steps(value: int) -> Iterator[int]:
+    async def steps(value: int) -> AsyncIterator[int]:
         yield value
         raise UsageError("value: no more")
 
     assert once(2) == 2
     with pytest.raises(gr.Error, match="must be at least 0"):
         once(-1)
-    following = steps(1)
-    assert next(following) == 1
+    page = stepping(steps(1))
+    assert next(page) == 1
     with pytest.raises(gr.Error, match="no more"):
-        next(following)
+        next(page)
 
 
 def test_what_is_no_message_for_users_passes() -> None:
