@@ -32,7 +32,6 @@ STORAGE = {"secret": "sgdiff-app"}  # of what the browser keeps; a fixed one, or
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 TAB_OF_KIND = {"image": "generate", "edit": "edit", "video": "video"}
 
-LOST = "Picture: it is not here any more, or not of use to this model; choose one"
 
 @dataclass(slots=True)
 class View:
@@ -124,7 +123,7 @@ class Page:
         values = schema.plain(request)
         updates: list[Any] = [gr.Tabs(selected=tab), self.desk.adapters.here(values.get("loras"))]
         for name, form in self.forms.items():
-            updates += form.updates(fit.values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
+            updates += form.updates(values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
         return updates
 
     def tab_of(self, job: Job) -> str:
@@ -146,13 +145,6 @@ class Page:
         updates = self.restored(self.desk.settings(job, index), tab, *([LOST] if lost else []))
         for receiver in self.receivers.values():
             found = inputs if receiver.tab == tab else []
-    def able(self, tab: str) -> str:
-        """Return a tab, or where the served model can draw when it cannot there."""
-        spec = self.desk.spec
-        if spec is None or tab == "generate" or (tab == "video") == spec.is_video and "image_path" in spec.uses:
-            return tab
-        return "video" if spec.is_video else "generate"
-
             # Copies: the folder of the inputs is not served.
             paths = [save_file_to_cache(path, receiver.outputs[0].GRADIO_CACHE) for path in found]
             shown = receiver.render(*(paths if receiver.several else paths[:1])) if paths else None
@@ -246,13 +238,13 @@ class Page:
         return seen, updates
 
 
-def shortened(text: str, most: int = 90) -> str:
-    """Return a text as a line of a list."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
 def prompts(history: object) -> list[list[str]]:
     """Return prompt and negative prompt of what a browser keeps; what else it sends is left out."""
     given = history if isinstance(history, list) else []
     return [entry for entry in given if isinstance(entry, list) and [*map(type, entry)] == [str, str]]
 
 
+def shortened(text: str, most: int = 90) -> str:
+    """Return a text as a line of a list."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
