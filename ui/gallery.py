@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from engine import strip
 from engine.errors import NotFound, OutputError
 from engine.jobs import Job, archive
 from engine.jobs.store import MOST_SEARCHED
-from ui import cards, files, recipe_view
+from ui import cards, files, recipe_view, say
 from ui.desk import Desk, Snapshot
 from ui.page import QUIET, View
 from ui.panel import COPY_JS, facts
@@ -64,7 +64,9 @@ def wanted(search: str, show: str, model: str, starred: bool) -> dict[str, Any]:
 def ids_of(data: Any) -> list[str]:
     """Return the ids that a browser sent; anything else is left out."""
     given = data.get("ids") if isinstance(data, dict) else None
-    return [entry for entry in given if isinstance(entry, str)][:SIZE] if isinstance(given, list) else []
+    return (
+        [*dict.fromkeys(entry for entry in given if isinstance(entry, str))][:SIZE] if isinstance(given, list) else []
+    )
 
 
 def small(desk: Desk, wishes: Any) -> list[str]:
@@ -113,17 +115,18 @@ class Gallery:
     def _build_cards(self) -> None:
         with gr.Row(elem_classes="filters"):
             self.search = gr.Textbox(
-                show_label=False, container=False, placeholder="Search prompts", max_lines=1, scale=4, min_width=200,
-                max_length=MOST_SEARCHED, elem_classes="search",
+                label="Search prompts", show_label=False, container=False, placeholder="Search prompts", max_lines=1,
+                scale=4, min_width=200, max_length=MOST_SEARCHED, elem_classes="search",
             )  # fmt: skip
             self.model = gr.Dropdown(
-                [EVERY_MODEL], value=EVERY_MODEL, show_label=False, container=False, filterable=True, scale=2,
-                min_width=160,
+                [EVERY_MODEL], value=EVERY_MODEL, label="Model", show_label=False, container=False, filterable=True,
+                scale=2, min_width=160,
             )  # fmt: skip
         with gr.Row(elem_classes="filters"):
             self.show = gr.Radio(
-                [*SHOW], value="All", show_label=False, container=False, elem_classes="chips", scale=3, min_width=280
-            )
+                [*SHOW], value="All", label="Show", show_label=False, container=False, elem_classes="chips", scale=3,
+                min_width=280,
+            )  # fmt: skip
             self.starred = gr.Checkbox(
                 False, label="Starred", container=False, scale=0, min_width=100, elem_classes="bare"
             )
@@ -233,17 +236,19 @@ class Gallery:
 
         @told
         def star(event: gr.EventData, *given: Any) -> list[Any]:
-            for name in ids_of(event._data):
-                self.desk.star(name, bool(event._data.get("starred")))
+            names, starred = ids_of(event._data), bool(event._data.get("starred"))
+            gone = len(names) - self.done_with(names, lambda name: self.desk.star(name, starred))
+            if gone:
+                say.info(are_gone(gone), "Gallery")
             return self.cards_after(*given)
 
         @told
         def delete(event: gr.EventData, *given: Any) -> list[Any]:
             names = ids_of(event._data)
-            for name in names:
-                with suppress(NotFound):  # somebody else was faster
-                    self.desk.delete(name)
-            gr.Info(f"{len(names)} deleted" if len(names) > 1 else "Deleted", title="Gallery", duration=3)
+            count = self.done_with(names, self.desk.delete)
+            words = [f"{count} deleted" if len(names) > 1 else "Deleted"] if count else []
+            words += [are_gone(len(names) - count)] if count < len(names) else []
+            say.info(". ".join(words), "Gallery", 3)
             return self.cards_after(*given)
 
         @told
@@ -254,15 +259,25 @@ class Gallery:
         self.cards.delete(delete, where, self.listed, **IN_TURN)
         self.cards.download(download, None, [self.file], **QUIET)
 
-    def archived(self, names: Sequence[str], plain: bool) -> str:
-        """Return a download of all files of jobs. Raises NotFound, OutputError."""
-        jobs = list[Job]()
+    def done_with(self, names: Sequence[str], do: Callable[[str], object]) -> int:
+        """Do something with jobs; return with how many: others may be gone, as somebody else was faster."""
+        count = 0
         for name in names:
             with suppress(NotFound):
-                jobs.append(self.desk.get(name))
+                do(name)
+                count += 1
+        return count
+
+    def archived(self, names: Sequence[str], plain: bool) -> str:
+        """Return a download of all files of jobs, and tell how many have none. Raises NotFound, OutputError."""
+        jobs = list[Job]()
+        self.done_with(names, lambda name: jobs.append(self.desk.get(name)))
+        jobs = [job for job in jobs if job.artifacts and not job.expired]
         what = f"{len(jobs)}-results" if len(jobs) != 1 else jobs[0].id
         path = files.fresh(f"sgdiff-app-{what}.zip", self.file)
         archive.write(jobs, self.desk.queue.delivery, path, plain=plain)
+        if len(jobs) < len(names):
+            say.info(are_gone(len(names) - len(jobs)), "Gallery")
         return files.download(path)
 
     # The large view
@@ -364,7 +379,7 @@ class Gallery:
         def load(opened: list[Any]) -> list[Any]:
             job, index = self.desk.get(opened[0]), opened[1]
             if job.model != self.desk.options.model_name():
-                gr.Info(f"Made with {job.model}, another model than the one that draws now.", title="Settings loaded")
+                say.info(f"Made with {job.model}, another model than the one that draws now.", "Settings loaded")
             return page.reloaded(job, min(index, max(len(job.artifacts) - 1, 0)))
 
         self.load.click(load, [self.opened], page.reload_outputs, **QUIET).then(None, None, None, js=TOP_JS)
@@ -374,6 +389,11 @@ class Gallery:
             return page.use_as_input(str(self.desk.path(*opened)))
 
         self.use.click(use, [self.opened], page.input_outputs, **QUIET).then(None, None, None, js=TOP_JS)
+
+
+def are_gone(count: int) -> str:
+    """Say that some of what was marked could not be had."""
+    return f"{count} {'is' if count == 1 else 'are'} not there any more"
 
 
 def _closed() -> list[Any]:

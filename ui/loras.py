@@ -14,7 +14,7 @@ from engine.errors import NotFound, SgdiffError
 from engine.lora import files as lora_files
 from engine.lora.shelf import Card
 from engine.types import LoraRef
-from ui import files, lora_set
+from ui import files, lora_set, say
 from ui.adapters import lacking
 from ui.lora_set import Loras, added, key_of, ref_of, without
 from ui.page import QUIET
@@ -68,8 +68,9 @@ class Shelf:
                     self._build_server()
             with gr.Column(scale=7, min_width=320):
                 self.search = gr.Textbox(
-                    show_label=False, container=False, placeholder="Search LoRA", max_lines=1, elem_classes="search"
-                )
+                    label="Search LoRA", show_label=False, container=False, placeholder="Search LoRA", max_lines=1,
+                    elem_classes="search",
+                )  # fmt: skip
                 self.cards = gr.HTML(self.grid("", None), js_on_load=CARDS_JS, padding=False, elem_classes="lora-cards")
         page.later(lambda: self._connect(tab))
 
@@ -147,7 +148,7 @@ class Shelf:
         def apply(loras: Loras) -> str:
             warnings = adapters.apply([schema.read(LoraRef, dict(entry)) for entry in loras or ()])
             for warning in warnings:
-                gr.Warning(html.escape(warning))
+                say.warn(warning, "On the server")
             return self.server()
 
         @told

@@ -14,6 +14,7 @@ ACCENT = gr.themes.Color(
     c50="#eef2ff", c100="#e0e7ff", c200="#c7d2fe", c300="#a5b4fc", c400="#818cf8", c500="#6366f1",
     c600="#4f46e5", c700="#4338ca", c800="#3730a3", c900="#312e81", c950="#1e1b4b",
 )  # fmt: skip
+MUTED = "#5b6880"  # on every light ground of the page more than 4.5 to 1
 
 
 def theme() -> gr.themes.Base:
@@ -44,7 +45,17 @@ def theme() -> gr.themes.Base:
         border_color_primary="*neutral_200",
         border_color_primary_dark="#232936",
         block_shadow="none",
-        block_label_background_fill="transparent",
+        body_text_color_subdued=MUTED,
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color=MUTED,
+        input_placeholder_color_dark="*neutral_400",
+        color_accent="*primary_600",
+        link_text_color_dark="*primary_400",
+        link_text_color_active_dark="*primary_400",
+        link_text_color_visited_dark="*primary_400",
+        link_text_color_hover_dark="*primary_300",
+        block_label_background_fill="*block_background_fill",
+        block_label_background_fill_dark="*block_background_fill",
         block_label_border_width="0px",
         block_title_text_weight="500",
         block_title_text_size="*text_sm",
@@ -55,8 +66,8 @@ def theme() -> gr.themes.Base:
         input_border_color_dark="#2c3444",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_dark="*primary_500",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
         button_primary_text_color="white",
         button_secondary_background_fill="white",
         button_secondary_background_fill_hover="*neutral_100",

@@ -6,11 +6,20 @@
     document.body.classList.toggle('dark', on);
     document.documentElement.style.colorScheme = on ? 'dark' : 'light';
   };
+  // What Gradio draws without a name for those who hear the page.
+  const name = () => {
+    for (const canvas of document.querySelectorAll('.painter canvas:not([aria-label])')) {
+      canvas.setAttribute('role', 'img');
+      canvas.setAttribute('aria-label', 'The picture, to paint on');
+    }
+  };
+  const observer = new MutationObserver(name);
   const start = () => {
     const manifest = document.querySelector('link[rel="manifest"]');
     if (manifest) manifest.href = './manifest.json'; // a proxy may have put the page below a prefix
     const kept = remembered();
     if (kept !== null) apply(kept === '1');
+    observer.observe(document.body, {childList: true, subtree: true});
   };
   const visible = (element) => element.offsetParent !== null && !element.disabled;
   const press = (selector) => {
