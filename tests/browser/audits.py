@@ -63,7 +63,8 @@ NAMES = f"""() => {{ {SEEN}
   const texts = (its) => [...its].map((it) => it?.textContent ?? '').join(' ');
   const named = (it) => (it.getAttribute('aria-labelledby') ?? '').split(' ').map((id) => document.getElementById(id));
   const name = (it) => texts(named(it)).trim() || it.getAttribute('aria-label') || texts(it.labels ?? []).trim()
-    || it.title || (it.matches('button, a, summary, [role]') && (it.textContent.trim() || it.querySelector('img[alt]')?.alt));
+    || it.title
+    || (it.matches('button, a, summary, [role]') && (it.textContent.trim() || it.querySelector('img[alt]')?.alt));
   const controls = 'input, textarea, select, button, summary, a[href], canvas, [role="button"], [tabindex="0"]';
   return [...document.querySelectorAll(controls)].filter(seen)
     .filter((it) => ['', 'Textbox', 'Dropdown', 'Radio', 'Checkbox'].includes(name(it) || '')).map(told);
