@@ -10,11 +10,10 @@ import gradio as gr
 
 from engine.catalog import IMG2IMG, INPAINT, ModelSpec
 from engine.errors import InputError, NotFound, UsageError
-from ui import controls, lora_set, masks
+from ui import controls, lora_set, masks, say
 from ui.forms import Form, label, properties, typed
 from ui.page import QUIET
 from ui.panel import Panel
-from ui.say import toast
 
 if TYPE_CHECKING:
     from ui.page import Page
@@ -206,7 +205,7 @@ def _prepare(page: Page, inputs: Inputs) -> controls.Prepare:
             return {"image_path": paths}
         mask = masks.painted(painting, pictures[0].size)
         if mask is None:
-            gr.Info(UNPAINTED)
+            say.info(UNPAINTED, "Nothing to do yet")
             return None
         return {"image_path": paths, "mask_path": masks.saved(mask, inputs.editor)}
 
@@ -223,7 +222,7 @@ def _connect_inputs(page: Page, inputs: Inputs) -> None:
         try:
             found = picture(given)
         except InputError as error:
-            _say(error)
+            say.warn_of(error)
             return arranged(page.desk.spec, mode, False, one=None, editor=None)
         canvas = masks.canvas(found) if found is not None and mode == PART else None
         return arranged(page.desk.spec, mode, found is not None, editor=canvas)
@@ -236,7 +235,7 @@ def _connect_inputs(page: Page, inputs: Inputs) -> None:
         kept = [path for path in paths if _usable(path)]
         most = page.desk.spec.max_images if page.desk.spec is not None else 1
         if len(kept) > most:
-            gr.Warning(f"The model takes at most {most} pictures; the first {most} are kept.", title="Too many")
+            say.warn(f"The model takes at most {most} pictures; the first {most} are kept.", "Too many")
         return kept[:most] if len(kept[:most]) < len(given or ()) else gr.skip()
 
     raw: dict[str, Any] = {"preprocess": False, **QUIET}  # what is no picture cannot be preprocessed either
@@ -254,14 +253,9 @@ def _usable(path: str) -> bool:
     try:
         masks.checked(path)
     except InputError as error:
-        _say(error)
+        say.warn_of(error)
         return False
     return True
-
-
-def _say(error: InputError) -> None:
-    said = toast(error)
-    gr.Warning(said.message, title=said.title)
 
 
 def _connect_order(inputs: Inputs) -> None:

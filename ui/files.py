@@ -13,6 +13,9 @@ import gradio as gr
 from gradio.route_utils import API_PREFIX
 from gradio.utils import get_upload_folder
 
+from engine.errors import InputError
+from ui.say import toast
+
 KINDS = ("file", "image", "imageeditor", "imageslider", "gallery", "video", "uploadbutton")
 GONE = "this file is not there any more; choose it again"
 # A link that is pressed as soon as it is there; the address is another one each time.
@@ -57,7 +60,7 @@ def require_uploaded(value: Any) -> None:
         path = value.get("path")
         folder = Path(get_upload_folder()).resolve()
         if isinstance(path, str) and not Path(path).resolve().is_relative_to(folder):
-            raise gr.Error(GONE)
+            raise toast(InputError(GONE))
         value = tuple(value.values())
     if isinstance(value, list | tuple):
         for entry in value:

@@ -64,9 +64,8 @@ def wanted(search: str, show: str, model: str, starred: bool) -> dict[str, Any]:
 def ids_of(data: Any) -> list[str]:
     """Return the ids that a browser sent; anything else is left out."""
     given = data.get("ids") if isinstance(data, dict) else None
-    return (
-        [*dict.fromkeys(entry for entry in given if isinstance(entry, str))][:SIZE] if isinstance(given, list) else []
-    )
+    names = [entry for entry in given if isinstance(entry, str)] if isinstance(given, list) else []
+    return [*dict.fromkeys(names)][:SIZE]  # each once
 
 
 def small(desk: Desk, wishes: Any) -> list[str]:

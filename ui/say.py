@@ -1,4 +1,4 @@
-"""What a page says when something cannot be done: one place that turns our errors into Gradio's toasts."""
+"""What a page says in toasts: one place where they are made, of our errors and of what else is to be told."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import gradio as gr
 from engine.errors import InputError, NotFound, QueueFull, SgdiffError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+SHORT_S = 10.0  # that a toast stays
+MOST = 6  # lines of a toast
+LONG_S = 30  # that a toast of several lines stays
 TITLES = (
     (InputError, "This file cannot be used"),
     (UsageError, "Please check the settings"),
@@ -31,6 +34,30 @@ def toast(error: SgdiffError) -> gr.Error:
     title = next(title for kind, title in TITLES if isinstance(error, kind))
     message = f'<span class="toast-own">{html.escape(title)}</span>{html.escape(error.message)}'
     return gr.Error(message, title=title, print_exception=False)
+
+
+def changed(notes: Sequence[str]) -> None:
+    """Tell what of settings that were loaded is not as it was."""
+    if notes:
+        rest = [f"and {len(notes) - MOST} more"] if len(notes) > MOST else []
+        lines = "<br>".join(html.escape(line) for line in [*notes[:MOST], *rest])
+        gr.Warning(lines, title="Not everything could be loaded as it was", duration=LONG_S)
+
+
+def info(message: str, title: str, seconds: float = SHORT_S) -> None:
+    """Tell something in a toast. Toasts show HTML: what is told is text."""
+    gr.Info(html.escape(message), duration=seconds, title=html.escape(title))
+
+
+def warn(message: str, title: str) -> None:
+    """Tell in a toast what somebody may not have meant."""
+    gr.Warning(html.escape(message), title=html.escape(title))
+
+
+def warn_of(error: SgdiffError) -> None:
+    """Tell of an error that ends nothing."""
+    said = toast(error)
+    gr.Warning(said.message, title=said.title)
 
 
 def told(handler: F) -> F:

@@ -11,7 +11,7 @@ from gradio.processing_utils import save_pil_to_cache
 
 from engine.catalog import SMALL_AREA, ModelSpec
 from engine.errors import UsageError
-from ui import controls, lora_set, masks
+from ui import controls, lora_set, masks, say
 from ui.clip_tools import ClipPanel, ClipTools, frame
 from ui.forms import Form, bounds, default, label, used
 from ui.generate import size_of
@@ -212,7 +212,7 @@ def _connect_picture(page: Page, panel: ClipPanel, picture: gr.Image) -> None:
 
     def receive(*paths: str) -> list[Any]:
         if not takes_image(page.desk.spec):
-            gr.Info("The model makes clips from words alone.", title="No picture is used")
+            say.info("The model makes clips from words alone.", "No picture is used")
             return [gr.skip()]
         return [paths[0]]
 

@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -197,8 +198,38 @@ def test_downloads_with_and_without_the_recipe(desk: Desk, shelf: Gallery) -> No
         assert len(archive.namelist()) == 3
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect what is told in toasts."""
+    found = list[str]()
+    monkeypatch.setattr(gr, "Info", lambda message, **rest: found.append(message))
+    return found
+
+
+def test_what_is_done_with_several_is_done_with_those_that_are_there(
+    desk: Desk, shelf: Gallery, handlers: dict[Any, Any], said: list[str]
+) -> None:
+    one, other, expired = drawn(desk, "one"), drawn(desk, "other"), drawn(desk, "expired")
+    expired.expired = True
+    desk.queue.keep(expired)
+    ids = [one.id, "img_gone", other.id, "img_gone"]
+    marked = SimpleNamespace(_data={"ids": ids, "starred": True})
+    assert handlers[shelf.cards._id, "like"](marked, *FIRST)[2] == [expired.id, other.id, one.id]
+    assert [desk.get(job.id).starred for job in (one, other)] == [True, True]
+    assert said == ["1 is not there any more"]
+    marked._data["ids"] = [*ids, expired.id]
+    packed = served(handlers[shelf.cards._id, "download"](marked))
+    with zipfile.ZipFile(packed) as archive:
+        assert len(archive.namelist()) == 2
+    assert said[1:] == ["2 are not there any more"]
+    assert handlers[shelf.cards._id, "delete"](marked, *FIRST)[2] == []
+    assert said[2:] == ["3 deleted. 1 is not there any more"]
+    handlers[shelf.cards._id, "delete"](marked, *FIRST)
+    assert said[3:] == ["4 are not there any more"]
+
+
 def test_what_a_browser_marks_is_checked() -> None:
-    assert gallery.ids_of({"ids": ["a", 1, None, "b"]}) == ["a", "b"]
+    assert gallery.ids_of({"ids": ["a", 1, None, "b", "a"]}) == ["a", "b"]
     assert gallery.ids_of({"ids": "a"}) == gallery.ids_of(None) == gallery.ids_of({}) == []
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import gradio as gr
 import pytest
 
 from engine.errors import InputError, QueueFull, SgdiffError, UsageError
 from tests.ui.desks import stepping
+from ui import say
 from ui.say import toast, told
+
+WICKED = """<img src=x onerror=alert(1)>"'"""
+SAFE = "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,24 @@ def test_a_toast_has_our_message_and_a_title(error: SgdiffError, title: str) -> 
 
 def test_a_message_is_never_html() -> None:
     assert toast(UsageError("got '<img src=x>'")).message.endswith(">got &#x27;&lt;img src=x&gt;&#x27;")
+
+
+def test_what_is_told_is_never_html(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[tuple[str, str]]()
+    for name in ("Info", "Warning"):
+        monkeypatch.setattr(gr, name, lambda message, title, **rest: told.append((message, title)))
+    say.info(WICKED, WICKED)
+    say.warn(WICKED, WICKED)
+    say.warn_of(InputError(WICKED))
+    assert [title for _, title in told] == [SAFE, SAFE, "This file cannot be used"]
+    assert [message.rpartition("</span>")[2] for message, _ in told] == [SAFE] * 3
+
+
+def test_toasts_are_made_in_one_place() -> None:
+    """Elsewhere somebody would forget that they show HTML."""
+    modules = [path for path in Path(say.__file__).parent.glob("*.py") if path.name != "say.py"]
+    made = [path.name for path in modules if re.search(r"\bgr\.(Info|Warning|Error)\(", path.read_text("utf-8"))]
+    assert len(modules) > 20 and made == []
 
 
 def test_functions_and_generators_tell_what_went_wrong() -> None:
