@@ -202,9 +202,9 @@ def url_of(host: str, listening: socket.socket) -> str:
 async def _serve(gate: Gate, service: Service, listening: socket.socket, front: desktop.Front) -> None:
     """Listen, load, serve; drain when told to stop. Raises SgdiffError when the model or the window does not come."""
     options = service.options
-    server = _server(gate)
     stopping = _signals(service)
-    service.queue.start()
+    service.queue.start()  # first: the model takes the longest
+    server = _server(gate)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     url = url_of(options.host, listening) + gate.root
     logger.info("%s: listening on %s", service.name, url)

@@ -15,6 +15,7 @@ from engine import env
 from sgdiff_app import __version__
 from sgdiff_app.options import MB
 from sgdiff_app.server.gate import PAGE
+from sgdiff_app.server.later import Later
 from sgdiff_app.server.service import Service
 
 if TYPE_CHECKING:
@@ -112,9 +113,13 @@ async def manifest(http: Request) -> JSONResponse:
 def beside(api: FastAPI, service: Service, routes: Iterable[BaseRoute]) -> ASGIApp:
     """Return the API, whose `routes` are in routers, and the page as one application."""
     env.prepare_page(service.data / FOLDER)
-    from ui import app  # seconds, and only after the environment is prepared
 
-    pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    pages.add_route("/manifest.json", manifest)
-    app.mount(pages, desk_of(service))
-    return Doors(api, pages, routes)
+    def build() -> FastAPI:
+        from ui import app  # seconds, and only after the environment is prepared
+
+        pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        pages.add_route("/manifest.json", manifest)
+        app.mount(pages, desk_of(service))
+        return pages
+
+    return Doors(api, Later(build), routes)

@@ -10,23 +10,29 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
+import ui
 from engine import env
 from engine.errors import SgdiffError, UsageError
 from sgdiff_app import config, serve
 from sgdiff_app.desktop import Front
 from sgdiff_app.options import ServerOptions
-from sgdiff_app.server import app
+from sgdiff_app.server import app, pages
 from sgdiff_app.server.gate import Gate
 from tests.sgdiff_app.server.serving import WORKER
 
@@ -320,5 +326,41 @@ def test_a_model_that_cannot_be_loaded_leaves_the_page_to_say_so(tmp_path: Path)
 
     try:
         assert asyncio.run(asyncio.wait_for(served(), 60)) == ("dit_precision: a part is missing", False)
+    finally:
+        service.queue.close()
+
+
+def test_the_model_is_loaded_while_the_page_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page, whose libraries take seconds, comes by itself when it can; probes and the API do not wait for it."""
+    settings = config.load(["--port", "0", "--data-dir", str(tmp_path / "data"), "--no-open-browser"], "serve")
+    service = serve.build(settings, env.read(), WORKER)
+    asked = threading.Event()
+
+    async def page(http: Request) -> PlainTextResponse:
+        return PlainTextResponse("the page")
+
+    def mount(pages: FastAPI, desk: object) -> None:
+        assert service.queue.supervisor.wait(30, "ready") == "ready" and asked.wait(30)
+        pages.add_route("/", page)
+
+    def visit(url: str) -> tuple[int, int, str]:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            until(lambda: client.get("/health").status_code == 200)
+            drawn = client.post("/v1/images/generations", json=SMALL).status_code
+            asked.set()
+            return drawn, client.get("/v1/nothing").status_code, client.get("/").text
+
+    async def served() -> tuple[int, int, str]:
+        listening = serve.listen(service.options)
+        serving = asyncio.create_task(serve._serve(app.create(service), service, listening, Front()))
+        found = await asyncio.to_thread(visit, serve.url_of(service.options.host, listening))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+        return found
+
+    monkeypatch.setattr(ui, "app", SimpleNamespace(mount=mount), raising=False)
+    monkeypatch.setattr(pages, "desk_of", lambda service: None)
+    try:
+        assert asyncio.run(asyncio.wait_for(served(), 100)) == (200, 404, "the page")
     finally:
         service.queue.close()
