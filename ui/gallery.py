@@ -13,7 +13,7 @@ from engine import strip
 from engine.errors import NotFound, OutputError
 from engine.jobs import Job, archive
 from engine.jobs.store import MOST_SEARCHED
-from ui import cards, files, recipe_view, say
+from ui import cards, compare, files, recipe_view, say
 from ui.desk import Desk, Snapshot
 from ui.page import QUIET, View
 from ui.panel import COPY_JS, facts
@@ -24,16 +24,24 @@ if TYPE_CHECKING:
 
 NAME = "gallery"
 SIZE = 40  # jobs on a page
+APART = {"status": "done", "without_tab": compare.NAME}  # the cells of grids would crowd out the rest
 SHOW: dict[str, dict[str, Any]] = {
-    "All": {"status": "done"},
-    "Pictures": {"status": "done", "kind": "image"},
-    "Edits": {"status": "done", "kind": "edit"},
-    "Clips": {"status": "done", "kind": "video"},
+    "All": APART,
+    "Pictures": {**APART, "kind": "image"},
+    "Edits": {**APART, "kind": "edit"},
+    "Clips": {**APART, "kind": "video"},
+    "Comparisons": {"status": "done", "tab": compare.NAME},
     "Failed": {"status": "failed"},
 }
 EVERY_MODEL = "Every model"
 EMPTY = "Nothing here yet. What you make in the other tabs appears here."
-NONE_FAILED = "Nothing has failed."
+NONE = {  # of what a filter shows
+    "Pictures": "No pictures yet. Generate makes them.",
+    "Edits": "No edits yet. Edit makes them of your pictures.",
+    "Clips": "No clips yet. Video makes them.",
+    "Comparisons": "No comparisons yet. Compare draws a grid over the values of a setting.",
+    "Failed": "Nothing has failed.",
+}
 NO_MATCH = "Nothing matches. Try other words, or show all."
 AWAY, THERE = ["gallery", "away"], ["gallery"]  # classes: what is away stays in the page, and what is marked marked
 # What shows cards runs one after another: what was read before a change must not be shown after it.
@@ -183,8 +191,8 @@ class Gallery:
         jobs, more = self.desk.page(after=before[-1] if before else None, limit=SIZE, **wish)
         if not jobs and before:  # the last ones of a page were deleted
             return self.cards_after(search, show, model, starred, before[:-1])
-        total, filtered = self.desk.count(**wish), bool(set(wish) - {"status"})
-        empty = NO_MATCH if filtered else NONE_FAILED if show == "Failed" else EMPTY
+        total, filtered = self.desk.count(**wish), len(wish) > len(wanted("", show, "", False))
+        empty = NO_MATCH if filtered else NONE.get(show, EMPTY)
         first = len(before) * SIZE
         tally = f"{first + 1}–{first + len(jobs)} of {total}" if before or more else f"{total}" if total else ""
         return [

@@ -18,7 +18,7 @@ from engine.profiler import wall
 
 logger = log.get(__name__)
 
-VERSION = 2  # of the tables; a database of a newer program is not opened
+VERSION = 3  # of the tables; a database of a newer program is not opened
 TABLES = """
 create table if not exists jobs (
     id text primary key, ord text not null unique, kind text not null, status text not null, starred integer not null,
@@ -27,11 +27,14 @@ create table if not exists jobs (
 create index if not exists by_kind on jobs (kind, ord);
 create index if not exists by_status on jobs (status, ord);
 create index if not exists by_expiry on jobs (expires_at) where expires_at is not null;
-create table if not exists told (ord text primary key, model text not null, words text not null) without rowid;
+create table if not exists told (
+    ord text primary key, model text not null, words text not null, tab text not null
+) without rowid;
 create trigger if not exists forgotten after delete on jobs begin delete from told where ord = old.ord; end;
 create table if not exists requests (key text primary key, digest text not null, job text not null, at real not null);
 """
 SEARCHED = "ord in (select ord from told where {})"  # in a small table: bodies are long, and a search reads every row
+TELL = "insert or replace into told (ord, model, words, tab) values (?, ?, ?, ?)"
 MOST_SEARCHED = 500  # characters of a search
 REMEMBERED_S = 24 * 3600
 LAST = "~"  # after every id
@@ -71,10 +74,12 @@ class JobStore:
             raise OutputError(f"{path}: the job database is of a newer version of this program: {message}")
         self.db.execute("pragma journal_mode = wal")
         self.db.execute("pragma synchronous = normal")
+        if 0 < version < VERSION:  # which kept less to search in, or nothing
+            self.db.execute("drop table if exists told")
         self.db.executescript(TABLES)
-        if 0 < version < 2:  # which kept nothing to search in
+        if 0 < version < VERSION:
             rows = [_told(job) for job in _readable(self.db.execute("select id, body from jobs").fetchall())]
-            self.db.executemany("insert or replace into told values (?, ?, ?)", rows)
+            self.db.executemany(TELL, rows)
         self.db.execute(f"pragma user_version = {VERSION}")  # last: else it is tried again
 
     def _release(self) -> None:
@@ -87,7 +92,7 @@ class JobStore:
         row = (job.id, job.order, job.kind, *_row(job))
         with self._use() as db, _whole(db):
             db.execute(change, row)
-            db.execute("insert into told values (?, ?, ?)", _told(job))
+            db.execute(TELL, _told(job))
 
     def save(self, job: Job) -> None:
         """Write a job as it is now; one that was deleted stays so."""
@@ -138,7 +143,8 @@ class JobStore:
         return found[:limit], len(found) > limit
 
     def count(self, **wanted: Any) -> int:
-        """Return how many jobs there are of a `kind`, `status` or `model`, `starred`, `finished`, found by `search`.
+        """Return how many jobs there are of a `kind`, `status` or `model`, `starred`, `finished`, found by `search`,
+        of a `tab` (see `Job.notes`) or of all but a `without_tab`.
 
         A search finds jobs with all its words, in whatever case, in the prompts, the model's name or the id. Raises
         UsageError for one that is too long.
@@ -218,6 +224,8 @@ def _filters(
     finished: bool | None = None,
     model: str | None = None,
     search: str | None = None,
+    tab: str | None = None,
+    without_tab: str | None = None,
 ) -> tuple[str, list[Value]]:
     """Return what SQL says of the jobs that are wanted. Raises UsageError."""
     clauses, values = ["1"], list[Value]()
@@ -228,9 +236,10 @@ def _filters(
     if finished is not None:
         clauses.append(f"status {'in' if finished else 'not in'} ({', '.join('?' * len(FINAL))})")
         values += FINAL
-    if model is not None:
-        clauses.append(SEARCHED.format("model = ?"))
-        values.append(_storable(model))
+    for clause, value in (("model = ?", model), ("tab = ?", tab), ("tab <> ?", without_tab)):
+        if value is not None:
+            clauses.append(SEARCHED.format(clause))
+            values.append(_storable(value))
     if search is not None and len(search) > MOST_SEARCHED:
         raise UsageError(f"search: must have at most {MOST_SEARCHED} characters, got {len(search)}", param="search")
     words = _storable(search or "").casefold().split()
@@ -240,10 +249,11 @@ def _filters(
     return " and ".join(clauses), values
 
 
-def _told(job: Job) -> tuple[str, str, str]:
+def _told(job: Job) -> tuple[str, str, str, str]:
     """Return what a job is searched by."""
     texts = (job.request.prompt, job.request.negative_prompt, job.model, job.id)
-    return job.order, _storable(job.model), _storable("\n".join(text for text in texts if text)).casefold()
+    words = _storable("\n".join(text for text in texts if text)).casefold()
+    return job.order, _storable(job.model), words, _storable(str(job.notes.get("tab") or ""))
 
 
 def _storable(text: str) -> str:

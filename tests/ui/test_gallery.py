@@ -64,10 +64,10 @@ def handlers(built: tuple[Gallery, dict[int, Any]]) -> dict[Any, Any]:
     return {**{target[0]: fn for target, fn in built[1].items()}, **built[1]}
 
 
-def drawn(desk: Desk, prompt: str = "a house", **values: Any) -> Job:
+def drawn(desk: Desk, prompt: str = "a house", tab: str = "", **values: Any) -> Job:
     """Have something drawn and wait for its end."""
     request = desk.request({"prompt": prompt, "width": 64, "height": 64, "seed": 5, **values})
-    job = desk.submit(request, "me", "edit" if request.image_path else "generate")
+    job = desk.submit(request, "me", tab or ("edit" if request.image_path else "generate"))
     changed = desk.queue.supervisor.changed
     with changed:
         for _ in range(3000):
@@ -104,8 +104,18 @@ def test_search_star_and_model(desk: Desk, shelf: Gallery) -> None:
     assert listed(shelf, "", "All", every, True, []) == [one.id]
     assert listed(shelf, "", "Pictures", one.model, False, []) == [other.id, one.id]
     assert shelf.cards_after("", "All", "no such model", False, [])[0].count(gallery.NO_MATCH) == 1
-    assert gallery.NO_MATCH in shelf.cards_after("", "Clips", every, False, [])[0]
+    for show in ("Clips", "Comparisons"):
+        assert gallery.NONE[show] in shelf.cards_after("", show, every, False, [])[0]
     assert one.model in shelf.cards_after(*FIRST)[4]["choices"]
+
+
+def test_the_cells_of_a_grid_are_shown_apart(desk: Desk, shelf: Gallery) -> None:
+    one, cell = drawn(desk, "a boat"), drawn(desk, "a boat", tab="compare")
+    every = gallery.EVERY_MODEL
+    for show in ("All", "Pictures"):
+        page = shelf.cards_after("", show, every, False, [])
+        assert page[2] == [one.id] and ">1<" in page[1]
+    assert listed(shelf, "boat", "Comparisons", every, False, []) == [cell.id]
 
 
 def test_an_empty_store_says_what_to_do(shelf: Gallery) -> None:

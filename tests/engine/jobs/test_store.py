@@ -287,3 +287,17 @@ def test_a_database_of_the_first_version_is_searched_too(tmp_path: Path) -> None
     store = JobStore(path)
     assert (store.count(search="boat"), store.models()) == (1, ["m"])
     store.close()
+
+
+def test_a_database_of_the_second_version_knows_the_tabs_of_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    store = JobStore(path)
+    prompt(store, "Boat", notes={"tab": "compare"})
+    other = prompt(store, "House")
+    store.db.executescript("alter table told drop column tab; pragma user_version = 2")
+    store.close()
+    store = JobStore(path)
+    assert (store.count(search="boat", tab="compare"), store.count(tab="edit")) == (1, 0)
+    assert [job.id for job in store.page(without_tab="compare")[0]] == [other.id]
+    assert store.delete(other.id) and store.count(without_tab="compare") == 0
+    store.close()
