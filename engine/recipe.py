@@ -121,10 +121,13 @@ def loras(recipe: Mapping[str, Any]) -> tuple[LoraRef, ...]:
     Raises InputError as `check` does.
     """
     check(recipe)
-    return tuple(
-        schema.read(LoraRef, {"name": f"lora_{i + 1}", **{key: entry[key] for key in entry if key != DIGEST}})
-        for i, entry in enumerate(recipe["engine"][ADAPTERS])
-    )
+    return tuple(lora(entry, i) for i, entry in enumerate(recipe["engine"][ADAPTERS]))
+
+
+def lora(entry: Any, i: int) -> LoraRef:
+    """Return one of the LoRAs of a recipe, the i-th. Raises InputError for one that `build` has not written."""
+    _check_lora(entry)
+    return schema.read(LoraRef, {"name": f"lora_{i + 1}", **{key: entry[key] for key in entry if key != DIGEST}})
 
 
 def _check_lora(entry: Any) -> None:

@@ -153,13 +153,20 @@ def _of_mapping(given: Mapping[str, Any], source: str = CONFIG) -> Settings:
 
 
 def _of_recipe(given: Mapping[str, Any]) -> Settings:
-    """Read a recipe of ours; its input images must be given again."""
-    recipe.check(given)
-    loras = [schema.plain(ref) for ref in recipe.loras(given)]
-    fields = {**given["request"], **({"loras": loras} if loras else {})}
-    kept, ignored = _checked(fields)
+    """Read a recipe of ours; its input images must be given again, and adapters that it does not name well left out."""
+    engine = given["engine"] if isinstance(given.get("engine"), dict) else {}
+    entries: Any = engine.get(recipe.ADAPTERS)
+    recipe.check({**given, "engine": {**engine, recipe.ADAPTERS: []}} if isinstance(entries, list) else given)
+    loras, wrong = list[Any](), list[str]()
+    for i, entry in enumerate(entries):
+        try:
+            loras.append(schema.plain(recipe.lora(entry, i)))
+        except InputError as error:
+            wrong.append(f"LoRA {i + 1}: left out; {error.message}")
+    # Those of the recipe, and not those of the server: also when none of them is left.
+    kept, ignored = _checked({**given["request"], **({"loras": loras} if entries else {})})
     inputs = [f"{name}: give it again; a recipe holds no pictures" for name in given["inputs"]]
-    return Settings(kept, OURS, str(given["engine"]["model_path"]), (*inputs, *ignored))
+    return Settings(kept, OURS, str(given["engine"]["model_path"]), (*inputs, *wrong, *ignored))
 
 
 def _translated(given: Mapping[str, Any], names: Mapping[str, str], source: str) -> Settings:
@@ -211,6 +218,11 @@ def _checked(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for name, value in fields.items():
         if name == "seed" and value == -1:
             continue  # any seed
+        if name == recipe.ADAPTERS and isinstance(value, list) and len(value) > 1:  # one that is wrong is one alone
+            each = [_checked({name: [entry]}) for entry in value]
+            kept[name] = [entry for found, _ in each for entry in found.get(name, ())]
+            wrong += [line for _, lines in each for line in lines]
+            continue
         try:
             if name in INPUTS:
                 raise UsageError(f"{name}: give it again; files are not taken from settings")

@@ -90,9 +90,15 @@ def seed_row(form: Form) -> SeedRow:
         lock = gr.Button("Keep", elem_classes="icon", min_width=64, scale=0)
         form.add(
             "num_outputs_per_prompt",
-            gr.Radio([*range(1, MOST + 1)], value=1, label="Count", elem_classes="chips", min_width=220, scale=3),
+            gr.Radio(counts(1), value=1, label="Count", elem_classes="chips", min_width=220, scale=3),
+            settings=lambda spec, value: {"choices": counts(value)},
         )
     return SeedRow(dice, lock)
+
+
+def counts(value: int) -> list[int]:
+    """Return the counts to choose from: a few, and the one that is asked for if it is another."""
+    return [*range(1, MOST + 1), *([value] if value > MOST else [])]
 
 
 def connect_run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import gradio as gr
 from engine import settings_text
 from engine.catalog import ModelSpec
 from engine.settings_text import LONGEST, Settings
-from ui.forms import FIELDS, label, used
+from ui.fitting import Fitted
+from ui.forms import FIELDS, label
 from ui.page import QUIET
 from ui.say import told
 
@@ -64,9 +65,9 @@ def build(page: Page) -> None:
     dropped = gr.UploadButton("Settings file", elem_id="dropped", type="filepath")
 
     def loaded(settings: Settings) -> list[Any]:
-        spec, tab = page.desk.spec, tab_of(settings, page.desk.spec)
-        here = (page.model_id, page.desk.options.model_name())
-        return [summary(settings, tab.capitalize(), spec, here), *page.restored(settings.request, tab)]
+        tab = page.able(tab_of(settings, page.desk.spec))
+        here, fit = (page.model_id, page.desk.options.model_name()), page.fitted(settings.request, tab)
+        return [summary(settings, fit, tab.capitalize(), here), *page.restored(fit.values, tab)]
 
     @told
     def of_file(path: str) -> list[Any]:
@@ -92,23 +93,22 @@ def tab_of(settings: Settings, spec: ModelSpec | None) -> str:
     return "edit" if given or any(name in settings.request for name in EDITING) else "generate"
 
 
-def summary(settings: Settings, tab: str, spec: ModelSpec | None, here: tuple[str, ...]) -> str:
-    """Return what was loaded from where, and what was left out; `here` are the names of the model that draws."""
-    names = list(settings.request)
-    counted = [name for name in names if name == "loras" or used(name, spec)]
-    unused = [label(name) for name in names if name not in counted]
-    parts = [f"<b>Settings of {html.escape(settings.source)} are in {tab} now.</b>"] if counted else []
-    parts += [html.escape(", ".join(said(name, settings.request) for name in counted) + ".")] if counted else []
+def summary(settings: Settings, fit: Fitted, tab: str, here: tuple[str, ...]) -> str:
+    """Return what was loaded from where, and what was changed or left out; `here` are names of the model that draws."""
+    parts = [f"<b>Settings of {html.escape(settings.source)} are in {tab} now.</b>"] if fit.values else []
+    parts += [html.escape(", ".join(said(name, fit.values) for name in fit.values) + ".")] if fit.values else []
     if settings.model and not any(_same(settings.model, name) for name in here if name):
         parts.append(f"Made with {html.escape(settings.model)}; {html.escape(here[-1])} draws now.")
-    if unused:
-        parts.append(f"This model does not use: {html.escape(', '.join(unused))}.")
-    left = "".join(f"<li>{html.escape(line)}</li>" for line in settings.ignored)
-    rest = f"<details><summary>{len(settings.ignored)} left out</summary><ul>{left}</ul></details>" if left else ""
+    lists = _list("changed to what can be drawn here", fit.notes) + _list("left out", settings.ignored)
     return (
-        f'<div class="note" role="status"><div>{" ".join(parts)}{rest}</div>'
+        f'<div class="note" role="status"><div>{" ".join(parts)}{lists}</div>'
         '<button type="button" class="x" aria-label="Close">Close</button></div>'
     )
+
+
+def _list(what: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<details><summary>{len(lines)} {what}</summary><ul>{items}</ul></details>" if items else ""
 
 
 def said(name: str, request: Mapping[str, Any]) -> str:

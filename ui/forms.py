@@ -183,7 +183,7 @@ def properties(name: str, spec: ModelSpec | None, value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"visible": used(name, spec), "info": field.opt.help}
     if field.choices and field.kind != "list":
         later = field.opt.later if isinstance(field.opt.later, tuple) else ()
-        found["choices"] = [choice for choice in field.choices if choice not in later and _fits(name, choice, spec)]
+        found["choices"] = [choice for choice in field.choices if choice not in later and fits(name, choice, spec)]
     elif field.kind in ("int", "float"):
         found |= _range(name, spec, value)
     elif field.kind == "str":
@@ -205,7 +205,8 @@ def _range(name: str, spec: ModelSpec | None, value: Any) -> dict[str, Any]:
     return {"step": 1 if FIELDS[name].kind == "int" else 0.05, "minimum": low, "maximum": high}
 
 
-def _fits(name: str, choice: Any, spec: ModelSpec | None) -> bool:
+def fits(name: str, choice: Any, spec: ModelSpec | None) -> bool:
+    """Say whether one of a field's choices is one for what the model draws."""
     if name != "output_format" or spec is None:
         return True
     return (choice in ("mp4", "gif")) == spec.is_video
@@ -258,8 +259,10 @@ def typed(name: str) -> tuple[type[gr.components.Component], Pass, Pass]:
         return value
 
     def show(value: float | None) -> str:
-        short = f"{value:g}" if value is not None else ""
-        return short if value is None or float(short) == value else str(value)
+        if not isinstance(value, float):
+            return "" if value is None else str(value)
+        short = f"{value:g}"
+        return short if float(short) == value else str(value)
 
     return gr.Textbox, read, show
 

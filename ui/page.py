@@ -18,7 +18,9 @@ from gradio.processing_utils import save_file_to_cache
 
 from engine import schema
 from engine.types import Request
+from ui import say
 from ui.desk import Desk, Snapshot
+from ui.fitting import Fitted, fitted
 from ui.forms import APART, Form, used
 from ui.say import told
 
@@ -30,6 +32,7 @@ STORAGE = {"secret": "sgdiff-app"}  # of what the browser keeps; a fixed one, or
 # For every event of the page. Nothing shows progress: a component that does is asked for its value, with those of all
 # components inside it, whenever any event makes a step, and the editor of masks answers by uploading three pictures.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+LOST = "Picture: it is not here any more, or not of use to this model; choose one"
 TAB_OF_KIND = {"image": "generate", "edit": "edit", "video": "video"}
 
 
@@ -118,18 +121,39 @@ class Page:
         """What `restored` gives updates for. Use it in `later`, when every form is there."""
         return [self.tabs, self.loras, *(entry for form in self.forms.values() for entry in form.components)]
 
-    def restored(self, request: Request | Mapping[str, Any], tab: str) -> list[Any]:
-        """Return the updates that load settings into the form of a tab and select it; inputs are not among them."""
-        values = schema.plain(request)
-        updates: list[Any] = [gr.Tabs(selected=tab), self.desk.adapters.here(values.get("loras"))]
+    def restored(self, request: Request | Mapping[str, Any], tab: str, *notes: str) -> list[Any]:
+        """Return the updates that load settings into the form of a tab and select it; inputs are not among them.
+
+        What the form cannot send is told, with what came in its place, and with `notes`.
+        """
+        fit = self.fitted(request, tab)
+        say.changed([*fit.notes, *notes])
+        updates: list[Any] = [gr.Tabs(selected=tab), fit.values.get("loras")]
         for name, form in self.forms.items():
-            updates += form.updates(values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
+            updates += form.updates(fit.values, self.desk.spec) if name == tab else [gr.skip()] * len(form.components)
         return updates
+
+    def fitted(self, request: Request | Mapping[str, Any], tab: str) -> Fitted:
+        """Return settings as the form of a tab can send them, and what had to be changed."""
+        desk, names = self.desk, self.forms[tab].entries
+        bound = desk.queue.served.max_pixels
+        return fitted(schema.plain(request), names, desk.spec, max_pixels=bound, adapters=desk.adapters)
 
     def tab_of(self, job: Job) -> str:
         """Return the tab whose form made a job, or would have."""
         tab = job.notes.get("tab")
         return str(tab) if tab in self.forms else TAB_OF_KIND[job.kind]
+
+    def able(self, tab: str) -> str:
+        """Return a tab, or where the served model can draw when it cannot there."""
+        spec = self.desk.spec
+        if spec is None:
+            return tab
+        if set(spec.tasks) <= {"I2I", "I2V"}:
+            return "video" if spec.is_video else "edit"
+        if spec.is_video:
+            return tab if tab == "generate" else "video"
+        return tab if tab == "edit" and "image_path" in spec.uses else "generate"
 
     @property
     def reload_outputs(self) -> list[Any]:

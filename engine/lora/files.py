@@ -28,10 +28,17 @@ def locate(reference: str, weight_name: str | None = None, access: Access | None
     return path
 
 
+def is_here(reference: str) -> bool:
+    """Say whether a reference means something that is on this machine, or that came with the program."""
+    try:
+        return Path(reference).expanduser().exists() or reference.removesuffix(SUFFIX) in hub.bundled_loras()
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have, a home that nobody has
+        return False
+
+
 def is_remote(reference: str) -> bool:
     """Say whether a reference means a repository of the hub, and nothing that is on this machine."""
-    here = Path(reference).expanduser().exists() or reference.removesuffix(SUFFIX) in hub.bundled_loras()
-    return remote.is_repo_id(reference) and not here
+    return remote.is_repo_id(reference) and not is_here(reference)
 
 
 def is_allowed(reference: str, weight_name: str | None, folders: Iterable[Path]) -> bool:

@@ -147,6 +147,32 @@ def test_a_seed_of_thousands_of_digits_is_left_out_by_name_and_the_rest_stays(te
     assert all("Exceeds" not in line for line in found.ignored)
 
 
+def test_an_adapter_that_a_recipe_names_badly_is_left_out_alone() -> None:
+    good, digest = RECIPE["engine"]["loras"][0], {"sha256": "cd" * 32}
+    bad: list[Any] = [
+        digest, {"path": "/srv/x.safetensors", **digest}, {"name": "n", "path": "neon-night", **digest}, "neon-night",
+        {"path": "neon-night", "scale": "strong", **digest},
+    ]  # fmt: skip
+    engine = {**RECIPE["engine"], "loras": [*bad, good]}
+    found = settings_text.of_text(json.dumps({**RECIPE, "engine": engine}))
+    assert found.request["prompt"] == REQUEST["prompt"] and found.request["seed"] == 5
+    assert [(entry["path"], entry["scale"]) for entry in found.request["loras"]] == [("neon-night", 0.5)]
+    told = [line for line in found.ignored if line.startswith("LoRA ")]
+    assert len(told) == 5
+    assert "LoRA 1: left out; recipe: is damaged: engine.loras must list mappings with path and sha256" in told
+    assert any("names a LoRA by a path, '/srv/x.safetensors'" in line for line in told)
+    assert any('scale: must be a number, got "strong"' in line for line in told)
+    none = settings_text.of_text(json.dumps({**RECIPE, "engine": {**engine, "loras": bad}}))
+    assert none.request["loras"] == []  # and not those of the server
+
+
+def test_an_adapter_that_settings_name_badly_is_left_out_alone() -> None:
+    given = {"prompt": "x", "loras": [{"path": "/srv/a"}, {"path": "neon-night", "scale": 0.5}, {"path": 3}]}
+    found = settings_text.of_text(json.dumps(given))
+    assert [(entry["path"], entry["scale"]) for entry in found.request["loras"]] == [("neon-night", 0.5)]
+    assert [line.partition(":")[0] for line in found.ignored] == ["loras", "loras[0].path"]
+
+
 def test_no_file_of_this_machine_is_named() -> None:
     given = {"prompt": "x", "image_path": ["/etc/passwd"], "mask_path": "~/.netrc", "upscaling_model_path": "/x"}
     given["loras"] = [{"path": "/srv/secret.safetensors"}]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from engine.catalog import by_name
 from engine.settings_text import Settings, of_text
+from tests.ui.markup import WICKED, shown
 from ui import drop
+from ui.fitting import Fitted, fitted
 
 TINY = by_name("tiny-scenes")
 A1111 = """a cat, <b>bold</b>
@@ -25,18 +27,29 @@ def test_settings_go_to_the_tab_that_has_their_widgets() -> None:
 
 
 def test_the_note_tells_what_was_loaded_and_what_was_not() -> None:
-    note = drop.summary(of_text(A1111), "Generate", TINY, ("tiny-scenes",))
+    settings = of_text(A1111)
+    fit = fitted(settings.request, ("prompt", "negative_prompt", "num_inference_steps", "seed", "width"), TINY)
+    note = drop.summary(settings, fit, "Generate", ("tiny-scenes",))
     assert "Settings of AUTOMATIC1111 are in Generate now." in note
     assert "Steps 12" in note and "Seed 77" in note and "Width 256" in note and "Prompt" in note
     assert "Made with sd15; tiny-scenes draws now." in note
     assert "left out</summary>" in note and "Clip skip" in note
-    assert "This model does not use: Guidance." in note
+    assert "changed to what can be drawn here</summary>" in note
+    assert "Guidance: 3.5 is left out; this model does not use it" in note
     assert "<b>bold" not in note
+
+
+def test_texts_of_a_file_are_never_markup() -> None:
+    request = {"prompt": WICKED, "steps": 3, "guidance_scale": 2.0, "loras": [{"path": WICKED, "scale": 1.0}]}
+    ignored = (f"{WICKED}: is not known", WICKED)
+    note = drop.summary(Settings(request, WICKED, WICKED, ignored), "Generate", TINY, (WICKED + "2",))
+    assert shown(note) == 6  # whose settings, the adapter, both models, what was left out
+    assert "2 left out</summary>" in note
 
 
 def test_the_note_is_silent_about_the_same_model() -> None:
     same = Settings({"prompt": "x"}, "s", "Somebody/Tiny-Scenes")
-    assert "Made with" not in drop.summary(same, "Generate", TINY, ("tiny-scenes",))
+    assert "Made with" not in drop.summary(same, Fitted({"prompt": "x"}), "Generate", ("tiny-scenes",))
 
 
 def test_values_in_few_words() -> None:

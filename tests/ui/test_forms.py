@@ -81,6 +81,7 @@ def test_a_number_is_typed(text: str | None, value: int | None) -> None:
     assert read(text) == value and read(show(value)) == value
     _, read, show = forms.typed("flow_shift")
     assert [show(number) for number in (3.0, 0.5, 0.123456789, None)] == ["3", "0.5", "0.123456789", ""]
+    assert forms.typed("width")[2](1_973_760) == "1973760"
 
 
 def test_what_is_no_number_is_told() -> None:

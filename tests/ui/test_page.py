@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
 import gradio as gr
 import pytest
+from PIL import Image
 
+from engine.catalog import by_name
 from engine.types import Request
 from tests.ui.desks import desk_at, stepping
+from ui import say
 from ui.desk import Desk, Snapshot
 from ui.forms import Form
-from ui.page import Page, View, shortened
+from ui.page import LOST, Page, View, shortened
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +144,38 @@ def test_settings_are_loaded_into_their_tab_alone(page: Page) -> None:
     assert updates[0].selected == "edit"
     assert updates[2:4] == [gr.skip(), gr.skip()]
     assert [update["value"] for update in updates[4:]] == ["a lake", 7]
+
+
+def test_settings_go_to_where_the_model_draws(page: Page, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    tabs = ("generate", "edit", "video")
+    able = {}
+    for name in ("tiny-scenes", "Wan2.1-T2V-1.3B", "Wan2.2-I2V-A14B", "Z-Image-Turbo"):
+        monkeypatch.setattr(Desk, "spec", by_name(name))
+        able[name] = [page.able(tab) for tab in tabs]
+    assert able == {
+        "tiny-scenes": ["generate", "edit", "generate"],
+        "Wan2.1-T2V-1.3B": ["generate", "video", "video"],
+        "Wan2.2-I2V-A14B": ["video", "video", "video"],
+        "Z-Image-Turbo": able["Z-Image-Turbo"],
+    }
+    assert able["Z-Image-Turbo"][2] == "generate"
+
+
+def test_what_was_changed_and_a_picture_that_is_gone_are_told(
+    page: Page, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[list[str]]()
+    monkeypatch.setattr(say, "changed", told.append)
+    Image.new("RGB", (64, 64)).save(tmp_path / "in.png")
+    job = page.submit("edit", {"prompt": "a hill", "image_path": [str(tmp_path / "in.png")], "seed": 7}, "x", None)
+    with gr.Blocks():
+        page.takes_input("edit", [gr.Image()], lambda *paths: [paths[0]])
+    assert len(page.reloaded(job)) == len(page.reload_outputs) and page.reloaded(job)[-1] is not gr.skip()
+    assert LOST not in told[-1]
+    for path in desk.inputs(job):
+        path.unlink()
+    assert page.reloaded(job)[0].selected == "edit"
+    assert told[-1][-1] == LOST and any(line.startswith("Seed: 7 is left out") for line in told[-1])
 
 
 def test_a_job_of_another_door_belongs_to_the_tab_of_its_kind(page: Page, desk: Desk) -> None:

@@ -83,3 +83,12 @@ def test_what_is_no_message_for_users_passes() -> None:
 
     with pytest.raises(ValueError, match="a fault of ours"):
         broken()
+
+
+def test_what_was_changed_is_one_toast_of_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = list[str]()
+    monkeypatch.setattr(gr, "Warning", lambda message, **settings: shown.append(message))
+    say.changed([])
+    assert not shown
+    say.changed([f"line {i} <b>" for i in range(9)])
+    assert shown[0].startswith("line 0 &lt;b&gt;<br>line 1") and shown[0].endswith("line 5 &lt;b&gt;<br>and 3 more")
