@@ -74,7 +74,9 @@ def test_a_prompt_is_remembered_once_and_the_oldest_forgotten() -> None:
     before = [[f"prompt {i}", ""] for i in range(controls.HISTORY)]
     _, history = run(ASKED, "client_1", None, before, "prompt 3", "", "", 1)
     assert history[:2] == [["prompt 3", ""], ["prompt 0", ""]]
-    assert len(history) == controls.HISTORY
+    assert len(history) == controls.HISTORY and len({entry[0] for entry in history}) == len(history)
+    _, history = run(ASKED, "client_1", None, history, "prompt 3", "", "", 1)
+    assert len({entry[0] for entry in history}) == len(history) == controls.HISTORY
     _, history = run(ASKED, "client_1", None, before, "new", "", "", 1)
     assert (history[0], history[-1], len(history)) == (["new", ""], before[-2], controls.HISTORY)
 

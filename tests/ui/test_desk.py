@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from engine.errors import NotFound, UsageError
 from engine.jobs import Job
 from tests.ui.desks import desk_at, following
-from ui.desk import Desk, Snapshot
+from ui.desk import Desk, Follower, Snapshot
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,38 @@ def test_a_star_and_the_end_of_a_job_reach_who_follows(desk: Desk) -> None:
     assert not path.exists()
     with pytest.raises(NotFound):
         desk.get(old.id)
+
+
+def test_a_window_that_deletes_rings_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else does here: no progress, no beat."""
+    old = ask(desk, "old", "windows")
+    over(desk, "windows")
+    ask(desk, "a slow hill", "windows")
+    monkeypatch.setattr("ui.desk.BEAT_S", 3600.0)
+    monkeypatch.setattr(Follower, "hear", lambda self, change, job: None)
+
+    async def windows() -> list[Snapshot]:
+        found = [desk.follow("windows") for _ in range(2)]
+        for window in found:
+            assert old.id in [job.id for job in (await anext(window)).jobs]
+        steps = [asyncio.ensure_future(anext(window)) for window in found]  # type: ignore[arg-type]
+        await asyncio.to_thread(desk.delete, old.id)
+        async with asyncio.timeout(20):
+            return list(await asyncio.gather(*steps))
+
+    for snapshot in asyncio.run(windows()):
+        assert old.id not in [job.id for job in snapshot.jobs]
+    monkeypatch.undo()
+    over(desk, "windows")
+
+
+def test_adapters_are_checked_before_a_job_is_taken_in(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk.adapters, "allowed", (tmp_path / "loras",))
+    with pytest.raises(UsageError, match="is not in a folder from which adapters may be loaded"):
+        ask(desk, "a hill", "adapters", loras=[{"path": str(tmp_path / "other.safetensors")}])
+    assert desk.jobs_of("adapters") == []
 
 
 def test_again_asks_for_the_same_with_some_fields_changed(desk: Desk) -> None:

@@ -40,11 +40,11 @@ def test_the_note_tells_what_was_loaded_and_what_was_not() -> None:
 
 
 def test_texts_of_a_file_are_never_markup() -> None:
-    request = {"prompt": WICKED, "steps": 3, "guidance_scale": 2.0, "loras": [{"path": WICKED, "scale": 1.0}]}
-    ignored = (f"{WICKED}: is not known", WICKED)
-    note = drop.summary(Settings(request, WICKED, WICKED, ignored), "Generate", TINY, (WICKED + "2",))
-    assert shown(note) == 6  # whose settings, the adapter, both models, what was left out
-    assert "2 left out</summary>" in note
+    values = {"prompt": WICKED, "num_inference_steps": 3, "loras": [{"path": WICKED, "scale": 1.0}]}
+    settings = Settings(values, WICKED, WICKED, (f"{WICKED}: is not known", WICKED))
+    note = drop.summary(settings, Fitted(values, [WICKED]), "Generate", (WICKED + "2",))
+    assert shown(note) == 7  # whose settings, the adapter, both models, what was changed and left out
+    assert "1 changed to what can be drawn here</summary>" in note and "2 left out</summary>" in note
 
 
 def test_the_note_is_silent_about_the_same_model() -> None:

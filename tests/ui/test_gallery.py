@@ -238,6 +238,17 @@ def test_what_is_done_with_several_is_done_with_those_that_are_there(
     assert said[3:] == ["4 are not there any more"]
 
 
+def test_delete_asks_first(desk: Desk, built: tuple[Gallery, dict[Any, Any]], handlers: dict[Any, Any]) -> None:
+    shelf, _ = built
+    job = drawn(desk)
+    assert handlers[shelf.delete._id]([job.id, 0], False, *FIRST) == [gr.skip()] * (len(shelf.listed) + 3)
+    assert desk.get(job.id).artifacts
+    assert "window.confirm(" in gallery.SURE_JS and "window.confirm(" in str(shelf.cards.js_on_load)
+    handlers[shelf.delete._id]([job.id, 0], True, *FIRST)
+    with pytest.raises(NotFound):
+        desk.get(job.id)
+
+
 def test_what_a_browser_marks_is_checked() -> None:
     assert gallery.ids_of({"ids": ["a", 1, None, "b", "a"]}) == ["a", "b"]
     assert gallery.ids_of({"ids": "a"}) == gallery.ids_of(None) == gallery.ids_of({}) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from engine.errors import NotFound
 from engine.jobs import Job
 from tests.ui.desks import desk_at, following
+from tests.ui.markup import WICKED, shown, wicked
 from ui import controls
 from ui import panel as panels
 from ui.desk import EXPIRED, GONE, OUTDATED, Desk, Snapshot
@@ -39,9 +41,14 @@ Handler = Callable[..., Any]
 
 
 @pytest.fixture
-def handlers(desk: Desk) -> tuple[Panel, dict[str, Handler]]:
+def demo() -> gr.Blocks:
+    return gr.Blocks()
+
+
+@pytest.fixture
+def handlers(desk: Desk, demo: gr.Blocks) -> tuple[Panel, dict[str, Handler]]:
     """Return a panel whose results another tab takes, and what its buttons do."""
-    with gr.Blocks() as demo:
+    with demo:
         page = Page(desk)
         with gr.Tabs() as page.tabs, page.tab("generate", "Generate"):
             found = Panel(page, "generate")
@@ -113,6 +120,36 @@ def test_what_was_deleted_meanwhile_is_told(desk: Desk, panel: Panel) -> None:
     with pytest.raises(NotFound):
         panel.path_at(items, 0)
     assert panel.finished(desk.snapshot("c4"))[2] == []
+
+
+def test_texts_of_jobs_are_never_markup(desk: Desk) -> None:
+    running, failed = wicked("running"), wicked("failed")
+    snapshot = replace(desk.snapshot("nobody"), jobs=(running,), places={}, etas={running.id: 3.0})
+    assert shown(panels.drawing(running, snapshot).replace("alert", "ALERT")) == 0  # stages are capitalized
+    assert panels.stage_words(WICKED) not in panels.drawing(running, snapshot)
+    assert shown(panels.queued([wicked("queued")], snapshot)) == 1
+    assert shown(panels.ended(failed)) == shown(panels.idle(WICKED)) == 1
+    assert shown(panels.facts(running, running.artifacts[0])) == 2  # the adapter and the prompt
+
+
+def test_vary_asks_for_the_seed_after_that_of_the_chosen_output(
+    desk: Desk, handlers: tuple[Panel, dict[str, Handler]]
+) -> None:
+    job = ask(desk, "three", "c7", seed=10, num_outputs_per_prompt=3)
+    over(desk, "c7")
+    found = desk.get(act(handlers[1], "vary", [[job.id, 0], [job.id, 2]], 1))
+    assert (found.request.seed, found.resolved.num_outputs_per_prompt, found.request.prompt) == (13, 1, "three")
+    over(desk, "c6")
+
+
+def test_delete_asks_first(desk: Desk, handlers: tuple[Panel, dict[str, Handler]], demo: gr.Blocks) -> None:
+    found, buttons = handlers
+    job = ask(desk, "stays", "c8")
+    over(desk, "c8")
+    assert buttons["delete"]([[job.id, 0]], 0, False) == gr.skip()
+    assert desk.get(job.id).artifacts
+    (entry,) = (entry for entry in demo.fns.values() if entry.targets[:1] == [(found.delete._id, "click")])
+    assert "window.confirm(" in str(entry.js) and entry.inputs[-1] is found.sure  # which gets the answer
 
 
 ACTIONS = ("use", "vary", "star", "delete", "keep", "results")

@@ -49,6 +49,16 @@ def test_a_clip_is_cut_and_kept_with_its_job(queue: JobQueue, tmp_path: Path) ->
     assert queue.delivery.folder is not None and not list(queue.delivery.folder.iterdir())
 
 
+def test_an_edit_never_takes_the_place_of_another(queue: JobQueue) -> None:
+    job = drawn(queue)
+    names = [edits.trim(queue, job.id, 0.5).name for _ in range(2)]
+    assert names == [f"{job.id}_edit1.mp4", f"{job.id}_edit2.mp4"]
+    found = queue.get(job.id)
+    found.files = found.files[1:]  # the first one was removed
+    queue.keep(found)
+    assert edits.trim(queue, job.id, 0.5).name == f"{job.id}_edit3.mp4"
+
+
 def test_clips_of_several_jobs_are_joined_with_the_first(queue: JobQueue) -> None:
     first, second = drawn(queue), drawn(queue)
     cut = edits.trim(queue, second.id, 0.5)
