@@ -57,6 +57,7 @@ class Adapters:
         """Return the card of an adapter that a request names: by its path, else by the name of its file."""
         if not path:
             return None
+        path, weight_name = files.parted(path, weight_name)
         cards = [card for card in self.cards() if weight_name in (None, card.entry.weight_name)]
         same = (card for card in cards if card.entry.reference == path.removesuffix(files.SUFFIX))
         exact = (card for card in cards if path in (card.entry.reference, str(card.entry.path)))
@@ -74,7 +75,7 @@ class Adapters:
         if not path.endswith(files.SUFFIX) or Path(path).name != path:
             return {}
         card = self.find(path, entry.get("weight_name"))
-        return {} if card is None else {"path": card.entry.reference}
+        return {} if card is None else card.entry.named
 
     def check(self, request: Request) -> None:
         """Raise UsageError for an adapter from a folder that no client may load from."""
@@ -94,7 +95,7 @@ class Adapters:
 
         Raises ModelError or UsageError for what is no adapter, or none that may be used.
         """
-        reference = reference.strip()
+        reference, weight_name = files.parted(reference.strip(), weight_name)
         if not reference:
             raise UsageError("lora_path: say which LoRA, as a path or a hub id such as owner/name", param="lora_path")
         self._require_open()
@@ -143,7 +144,9 @@ class Adapters:
     @property
     def server(self) -> list[dict[str, Any]]:
         """Return the adapters of requests that name none."""
-        return [{"path": ref.path, "name": ref.name, "scale": ref.scale} for ref in self.queue.loras]
+        named = ({"weight_name": ref.weight_name} if ref.weight_name else {} for ref in self.queue.loras)
+        plain = ({"path": ref.path, "name": ref.name, "scale": ref.scale} for ref in self.queue.loras)
+        return [{**entry, **more} for entry, more in zip(plain, named, strict=True)]
 
     def listing(self) -> dict[str, Any]:
         """Return what the worker holds, and what is in effect on which component. Raises SgdiffError."""

@@ -10,6 +10,7 @@ import gradio as gr
 
 from engine.errors import UsageError
 from engine.lora import refs
+from engine.lora.files import SUFFIX
 from engine.lora.shelf import Card
 from ui.adapters import Adapters, lacking, nickname
 from ui.page import QUIET, View
@@ -84,9 +85,9 @@ def ref_of(card: Card, scale: float = 1.0) -> dict[str, Any]:
     """Return the plain reference of a card; a file of a repository with several has a name of its own."""
     entry = card.entry
     if entry.weight_name is None:
-        return {"path": entry.reference, "scale": scale}
-    name = f"{entry.reference.rpartition('/')[2]}:{card.entry.path.stem}"[-refs.LONGEST :]
-    return {"path": entry.reference, "weight_name": entry.weight_name, "name": name, "scale": scale}
+        return {**entry.named, "scale": scale}
+    name = f"{entry.reference.rpartition('/')[2]}:{entry.weight_name.removesuffix(SUFFIX)}"[-refs.LONGEST :]
+    return {**entry.named, "name": name, "scale": scale}
 
 
 def key_of(entry: Mapping[str, Any]) -> tuple[str, str]:

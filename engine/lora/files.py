@@ -37,8 +37,22 @@ def is_here(reference: str) -> bool:
 
 
 def is_remote(reference: str) -> bool:
-    """Say whether a reference means a repository of the hub, and nothing that is on this machine."""
-    return remote.is_repo_id(reference) and not is_here(reference)
+    """Say whether a reference means a repository of the hub or a file of one, and nothing that is on this machine."""
+    return remote.is_repo_id(parted(reference)[0]) and not is_here(reference)
+
+
+def parted(reference: str, weight_name: str | None = None) -> tuple[str, str | None]:
+    """Return repository and file of a reference such as owner/name/folder/file.safetensors, any other as it is."""
+    owner, _, rest = reference.partition("/")
+    name, _, file = rest.partition("/")
+    if (
+        weight_name is None
+        and file.endswith(SUFFIX)
+        and remote.is_repo_id(f"{owner}/{name}")
+        and not is_here(reference)
+    ):
+        return f"{owner}/{name}", file
+    return reference, weight_name
 
 
 def is_allowed(reference: str, weight_name: str | None, folders: Iterable[Path]) -> bool:
@@ -54,7 +68,8 @@ def is_allowed(reference: str, weight_name: str | None, folders: Iterable[Path])
             return True
         places = [place]
         if place.is_dir():
-            places += [place / weight_name] if weight_name else place.glob(f"*{SUFFIX}")
+            named = (weight_name, f"{weight_name}{SUFFIX}") if weight_name else ()
+            places += [place / name for name in named] or place.glob(f"*{SUFFIX}")
         roots = [folder.expanduser().resolve() for folder in folders]
         return all(any(found.resolve().is_relative_to(root) for root in roots) for found in places)
     except (OSError, RuntimeError, ValueError):
@@ -76,23 +91,39 @@ def _locate(reference: str, weight_name: str | None, access: Access) -> Path:
     bundled = hub.bundled_loras()
     if reference.removesuffix(SUFFIX) in bundled:
         return bundled[reference.removesuffix(SUFFIX)]
-    if reference.startswith((".", "/", "~")) or not remote.is_repo_id(reference):
+    repo, name = parted(reference, weight_name)
+    if reference.startswith((".", "/", "~")) or not remote.is_repo_id(repo):
         ours = f"; bundled: {listed(bundled)}" if bundled else ""
         close = suggest(reference.removesuffix(SUFFIX), bundled)
         kinds = "file or folder, and neither a bundled LoRA nor a hub id (owner/name)"
         raise _missing(f"{reference}: no such {kinds}{close}{ours}")
-    return _downloaded(reference, weight_name, access)
+    try:
+        return _downloaded(repo, name, access)
+    except ModelError as error:
+        if repo == reference:
+            raise
+        message = f"{reference}: no such file here; of the hub: {error.message}"  # most names of this form are paths
+        raise ModelError(message, code=error.code, param="lora_path") from error
 
 
 def _downloaded(repo: str, weight_name: str | None, access: Access) -> Path:
     try:
         names = remote.file_names(repo, [f"*{SUFFIX}", *(f"*{kind}" for kind in header.PICKLED)], access)
-        chosen = _chosen(repo, names, weight_name)
+        chosen = _chosen(repo, names, _in_folder(names, weight_name))
         beside = str(PurePosixPath(chosen).with_name(header.PEFT))
         return remote.fetch(repo, None, [chosen, beside], access, ignored=()) / chosen
     except ModelError as error:
         code = "lora_file_not_found" if error.code == ModelError.code else error.code
         raise ModelError(error.message, code=code, param="lora_path") from error
+
+
+def _in_folder(names: Sequence[str], weight_name: str | None) -> str | None:
+    """Return the whole name of a file that is called by its last part, if one alone is called so."""
+    if weight_name is None or "/" in weight_name or {weight_name, weight_name + SUFFIX} & {*names}:
+        return weight_name
+    called = (weight_name, weight_name + SUFFIX)
+    found = [name for name in names if name.endswith(SUFFIX) and PurePosixPath(name).name in called]
+    return found[0] if len(found) == 1 else weight_name
 
 
 def _chosen(place: str, names: Sequence[str], weight_name: str | None) -> str:
@@ -121,15 +152,15 @@ def _chosen(place: str, names: Sequence[str], weight_name: str | None) -> str:
     raise _missing(f"{place}: holds no safetensors file")
 
 
-def cached() -> Iterator[tuple[str, Path]]:
-    """Yield the LoRA files in the hub cache, each with the repository that it comes from."""
+def cached() -> Iterator[tuple[str, str, Path]]:
+    """Yield the LoRA files in the hub cache: the repository, the name that each has there, where it is."""
     for repo in sorted(remote.cached_bytes()):
         try:
             names = remote.file_names(repo, [f"*{SUFFIX}"], Access(offline=True))
             folder = remote.fetch(repo, None, [], Access(offline=True))
         except ModelError:
             continue
-        yield from ((repo, folder / name) for name in names if is_lora(folder / name))
+        yield from ((repo, name, folder / name) for name in names if is_lora(folder / name))
 
 
 def is_lora(path: Path) -> bool:

@@ -332,11 +332,12 @@ def _identity(ref: LoraRef, file: Path) -> dict[str, str]:
     """Return a name that means the file on any machine: that of a repository with its file, else of the file alone."""
     assert ref.path is not None
     digest = facts.sha256(file)
-    if Path(ref.path).exists() or not hub.is_portable(ref.path):
+    path, _ = files.parted(ref.path)
+    if Path(ref.path).exists() or not hub.is_portable(path):
         return {"path": file.name, "sha256": digest}
     root = next((folder for folder in file.parents if remote.commit_of(folder)), file.parent)
-    named = {"weight_name": file.relative_to(root).as_posix()} if "/" in ref.path else {}
-    return {"path": ref.path, **named, "sha256": digest}
+    named = {"weight_name": file.relative_to(root).as_posix()} if "/" in path else {}
+    return {"path": path, **named, "sha256": digest}
 
 
 def _names(loaded: Loaded) -> dict[str, Any]:

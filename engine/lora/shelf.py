@@ -48,6 +48,11 @@ class Entry:
     origin: str  # bundled, cached (of the hub) or folder
     path: Path
 
+    @property
+    def named(self) -> dict[str, str]:
+        """Return what a plain reference names the file by."""
+        return {"path": self.reference, **({"weight_name": self.weight_name} if self.weight_name else {})}
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -89,8 +94,8 @@ def entries(folders: Iterable[Path] = ()) -> Iterator[Entry]:
     """Yield the LoRA files that ship with the program, those in the hub cache, and those in or below folders."""
     for name, path in sorted(hub.bundled_loras().items()):
         yield Entry(name, None, "bundled", path)
-    for repo, path in files.cached():
-        yield Entry(repo, path.name, "cached", path)
+    for repo, name, path in files.cached():
+        yield Entry(repo, name, "cached", path)
     for folder in folders:
         for path in sorted(folder.rglob(f"*{files.SUFFIX}"))[:MOST]:
             if path.is_file() and files.is_lora(path):

@@ -59,7 +59,7 @@ class Later:
             await self.ended.wait()
 
     def _told(self, life: asyncio.Task[None]) -> None:
-        error = life.exception()
+        error = None if life.cancelled() else life.exception()
         if error is not None:
             logger.error("the page cannot be shown", exc_info=error)
             if not self.there.done():

@@ -36,7 +36,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
     monkeypatch.setattr(hub, "bundled_loras", lambda: {"pixel-art": path})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    for repo, name in (("someone--styles", "neon.safetensors"), ("someone--model", "vae/model.safetensors")):
+    for repo, name in (("someone--styles", "night/neon.safetensors"), ("someone--model", "vae/model.safetensors")):
         place = cache / f"models--{repo}"
         (place / "refs").mkdir(parents=True)
         (place / "refs" / "main").write_text(COMMIT)
@@ -55,12 +55,12 @@ def test_bundled_and_cached_adapters_are_listed(cli: Cli) -> None:
     answer = cli("lora")
     heads, *rows = answer.out.splitlines()
     assert answer.status == 0 and heads.split()[:2] == ["name", "from"]
-    assert [row.split("  ")[0] for row in rows] == ["pixel-art", "someone/styles neon.safetensors"]
+    assert [row.split("  ")[0] for row in rows] == ["pixel-art", "someone/styles night/neon.safetensors"]
     assert "bundled" in rows[0] and "FLUX.1" in rows[0] and rows[0].endswith("pixel art")
     listed = json.loads(cli("lora", "--json").out)["loras"]
     assert [(row["reference"], row["weight_name"], row["ranks"]) for row in listed] == [
         ("pixel-art", None, [4]),
-        ("someone/styles", "neon.safetensors", [4]),
+        ("someone/styles", "night/neon.safetensors", [4]),
     ]
 
 

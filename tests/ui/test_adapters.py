@@ -11,10 +11,13 @@ from safetensors.torch import save_file
 
 from engine.catalog import by_name
 from engine.errors import InputError, ModelError, UsageError
+from engine.lora.files import locate
 from engine.types import LoraRef
+from tests.engine.lora.repository import Repository
 from tests.ui.desks import desk_at
 from ui.adapters import Adapters, lacking
 from ui.desk import Desk
+from ui.lora_set import ref_of
 
 FLUX = "transformer.single_transformer_blocks.0.attn.to_q"
 
@@ -88,6 +91,27 @@ def test_what_ships_is_added_by_its_name(adapters: Adapters) -> None:
     for reference, said in (("", "say which LoRA"), ("pixel-ort", "pixel-art"), ("/nowhere/x.safetensors", "no such")):
         with pytest.raises((UsageError, ModelError), match=said):
             adapters.add(reference, None)
+
+
+def test_a_file_in_a_folder_of_a_repository(
+    adapters: Adapters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """However it is named, it is the one card that requests, recipes and the command line can name."""
+    hub = Repository("me/styles", tmp_path / "cache", monkeypatch)
+    for name in ("high/ink.safetensors", "low/ink.safetensors", "low/neon.safetensors"):
+        hub.add(name, write(tmp_path / "made.safetensors", ss_output_name=name))
+    for reference, name in (("me/styles/low/neon.safetensors", None), ("me/styles", "low/neon"), ("me/styles", "neon")):
+        card = adapters.add(reference, name)
+        assert (card.entry.reference, card.entry.weight_name) == ("me/styles", "low/neon.safetensors")
+    assert references(adapters).count("me/styles") == 3
+    found = adapters.find("me/styles/high/ink.safetensors")
+    assert found is not None and found.title == "high/ink.safetensors"
+    both = [ref_of(card) for card in adapters.cards() if card.entry.path.name == "ink.safetensors"]
+    assert [entry["name"] for entry in both] == ["styles:high/ink", "styles:low/ink"]
+    for entry in both:
+        assert locate(entry["path"], entry["weight_name"]) == hub.snapshot / entry["weight_name"]
+    (here,) = adapters.here([{"path": "neon.safetensors", "scale": 0.5}]) or ()
+    assert here == {"path": "me/styles", "weight_name": "low/neon.safetensors", "scale": 0.5}
 
 
 def test_only_allowed_folders_are_read(desk: Desk, tmp_path: Path) -> None:

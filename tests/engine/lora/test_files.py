@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from engine import hub
 from engine.errors import ModelError, UsageError
-from engine.lora.files import is_lora, is_remote, locate
+from engine.lora.files import is_allowed, is_lora, is_remote, locate, parted
 
 REPO = "someone/styles"
 
@@ -110,6 +110,50 @@ def test_of_a_repository_the_chosen_file_alone_is_downloaded(online: Path) -> No
     assert locate(REPO, "high.bf16") == online / "high.bf16.safetensors"
     assert downloads() == [["high.bf16.safetensors"]]
     assert locate(REPO, "sub/other.safetensors") == online / "sub/other.safetensors"
+
+
+def test_a_file_in_a_folder_of_a_repository(online: Path) -> None:
+    for name in (
+        "a.safetensors",
+        "sub/b.safetensors",
+        "sub/c.safetensors",
+        "two/c.safetensors",
+        "sub/adapter_config.json",
+    ):
+        write(online / name)
+    for given in ((f"{REPO}/sub/b.safetensors",), (REPO, "sub/b.safetensors"), (REPO, "sub/b"), (REPO, "b")):
+        assert locate(*given) == online / "sub/b.safetensors"
+    assert downloads() == [["sub/adapter_config.json", "sub/b.safetensors"]] * 4, "what PEFT says of it comes along"
+    assert locate(f"{REPO}/a.safetensors") == online / "a.safetensors"
+    assert missing(REPO, "c") == (
+        f"{REPO}: has no file 'c'; it has a.safetensors, sub/b.safetensors, sub/c.safetensors, two/c.safetensors"
+    )
+    assert missing(f"{REPO}/sub/d.safetensors").startswith(
+        f"{REPO}/sub/d.safetensors: no such file here; of the hub: {REPO}: has no file 'sub/d.safetensors'; did you"
+    )
+    assert missing(f"{REPO}/../secret.safetensors").startswith(
+        f"{REPO}/../secret.safetensors: no such file here; of the"
+    )
+
+
+def test_a_file_here_comes_before_one_of_the_hub(online: Path, folder: Path) -> None:
+    own = write(folder / REPO / "sub/b.safetensors")
+    write(online / "sub/b.safetensors")
+    reference = f"{REPO}/sub/b.safetensors"
+    assert (locate(reference), parted(reference), is_remote(reference)) == (Path(reference), (reference, None), False)
+    own.unlink()
+    assert parted(reference) == (REPO, "sub/b.safetensors") and is_remote(reference)
+    assert parted(reference, "c") == (reference, "c")
+    for other in (REPO, "sub/b.safetensors", f"./{reference}", f"/{reference}", f"{REPO}/sub", "a//b.safetensors", ""):
+        assert parted(other) == (other, None)
+
+
+def test_what_a_folder_leads_out_of_is_not_allowed(folder: Path) -> None:
+    write(folder / "in/a.safetensors")
+    (folder / "in/b.safetensors").symlink_to(write(folder / "out/b.safetensors"))
+    assert is_allowed("in", "a", [folder / "in"]) and is_allowed(f"{REPO}/sub/a.safetensors", None, [])
+    for name in ("b", "b.safetensors", "../out/b"):
+        assert not is_allowed("in", name, [folder / "in"]), name
 
 
 def test_pickled_files_are_refused_wherever_they_are(online: Path, folder: Path) -> None:

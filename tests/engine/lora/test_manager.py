@@ -384,8 +384,9 @@ def test_a_recipe_names_the_file_of_a_repository(
     place.write_bytes(Path(files["ink"]).read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lora_files, "locate", lambda *_: place)
-    (entry,) = manager.record(manager.resolve([LoraRef(path="owner/style", weight_name="sub/low")]))
-    assert (entry["path"], entry["weight_name"]) == ("owner/style", "sub/low.safetensors")
+    for ref in (LoraRef(path="owner/style", weight_name="sub/low"), LoraRef(path="owner/style/sub/low.safetensors")):
+        (entry,) = manager.record(manager.resolve([ref]))
+        assert (entry["path"], entry["weight_name"]) == ("owner/style", "sub/low.safetensors")
     (tmp_path / "bundled-name").mkdir()
     (entry,) = manager.record(manager.resolve([LoraRef(path="bundled-name")]))
     assert (entry["path"], "weight_name" in entry) == ("low.safetensors", False), "a folder here is none on others"
