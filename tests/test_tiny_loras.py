@@ -14,7 +14,7 @@ from engine.lora.facts import facts
 
 ROOT = Path(__file__).parent.parent
 LORAS = {"pixel-art": "kohya", "pencil-sketch": "diffusers", "neon-night": "comfyui"}
-FIELDS: dict[str, Any] = {"prompt": "a red boat on the sea at sunset", "seed": 5, "num_inference_steps": 12}
+FIELDS: dict[str, Any] = {"prompt": "a red boat on the sea at sunset", "seed": 5, "num_inference_steps": 6}
 Frame = np.ndarray[Any, Any]
 
 
