@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from engine import schema
-from engine.catalog import MODELS, ModelSpec
 from ui.forms import Form, seed_text, seeds
 from ui.page import QUIET, prompts
 from ui.panel import Panel
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 HISTORY = 50  # prompts that a browser remembers, each
 LONGEST = 4000  # of so many characters at most, its negative prompt included,
 ROOM = 60_000  # and all of them together of so many: what a browser keeps for a page is small
-NAMED = 5  # models that an empty state names
 MOST = 4  # outputs that the count offers
 Prepare = Callable[..., Mapping[str, Any] | None]
 
@@ -101,6 +98,13 @@ def counts(value: int) -> list[int]:
     return [*range(1, MOST + 1), *([value] if value > MOST else [])]
 
 
+def reset(page: Page, form: Form) -> None:
+    """Place what sets a form back to what the model says of itself; the prompt stays."""
+    with gr.Row(elem_classes="reset-row"):
+        back = gr.Button("Reset to the defaults", size="sm", elem_classes="quiet", scale=0, min_width=80)
+    back.click(lambda: form.defaults(page.desk.spec), None, form.components, **QUIET)
+
+
 def connect_run(
     page: Page,
     tab: str,
@@ -173,16 +177,6 @@ def connect_chips(
     sides = [form["width"], form["height"]]
     chips.input(pick, [chips], sides, **QUIET)
     gr.on([side.change for side in sides], tell, sides, [chips], **QUIET)
-
-
-def lacking(spec: ModelSpec, why: str, able: Callable[[ModelSpec], bool]) -> str:
-    """Return what a tab shows in place of itself when the model cannot do what it is for; those can that are `able`."""
-    found = sorted((entry.id for entry in MODELS if able(entry)), key=lambda name: "/" in name)  # ours first
-    names = ", ".join(f"<b>{html.escape(name)}</b>" for name in found[:NAMED])
-    return (
-        f'<div class="line">{html.escape(f"{spec.id} {why}")}</div>'
-        f'<div class="line muted"><span>Models that can: {names}. Switch under System.</span></div>'
-    )
 
 
 def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from engine import schema
 from engine.catalog import ModelSpec
 from engine.engine import resolve
 from engine.env import Environment
-from engine.errors import ModelError, NotFound
+from engine.errors import ModelError, NotFound, UsageError
 from engine.jobs import Job, JobQueue, Kind
 from engine.jobs.edits import edited
 from engine.jobs.job import PREFIXES, new_id
@@ -301,6 +302,12 @@ class Desk:
         path = make(self.queue)
         self._ring(self._client(job_id), job_id)
         return path
+
+    def switch(self, model: str) -> Future[None]:
+        """Serve another model. Raises UsageError, ModelError at once; the future raises what prevents it later."""
+        if not self.options.model_switch:
+            raise UsageError("model: this server keeps its model (--no-model-switch)", param="model")
+        return self.queue.switch(model)
 
     def raise_priority(self, job_id: str) -> Job:
         """Let a job start before all that wait. Raises NotFound."""

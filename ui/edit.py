@@ -10,7 +10,7 @@ import gradio as gr
 
 from engine.catalog import IMG2IMG, INPAINT, ModelSpec
 from engine.errors import InputError, NotFound, UsageError
-from ui import controls, lora_set, masks, say
+from ui import controls, lacking, lora_set, masks, say
 from ui.forms import Form, label, properties, typed
 from ui.page import QUIET
 from ui.panel import Panel
@@ -91,7 +91,7 @@ def empty(spec: ModelSpec | None) -> str:
     if spec is None or can_edit(spec):
         return ""
     kind = "makes clips" if spec.is_video else "draws from words alone"
-    return controls.lacking(spec, f"{kind}: it cannot edit pictures.", can_edit)
+    return lacking.words(spec, kind, "It cannot edit pictures.", can_edit)
 
 
 def build(page: Page) -> gr.Tab:
@@ -100,7 +100,7 @@ def build(page: Page) -> gr.Tab:
     form = EditForm(spec)
     page.forms[NAME] = form
     with page.tab(NAME, "Edit") as tab:
-        lacking = gr.HTML(empty(spec), visible=not can_edit(spec), elem_classes="lacking")
+        vacant = lacking.build(page, empty, can_edit)
         with gr.Row(elem_classes="workspace", visible=can_edit(spec)) as space:
             with gr.Column(scale=5, min_width=320, elem_classes="settings"):
                 inputs = _inputs(spec)
@@ -116,6 +116,7 @@ def build(page: Page) -> gr.Tab:
                         for name in SIDES:
                             form.side(name)
                     form.rest(without=("num_frames", "fps", "x264_preset"))
+                controls.reset(page, form)
             with gr.Column(scale=6, min_width=320):
                 panel = Panel(page, NAME)
                 slider = gr.ImageSlider(
@@ -134,13 +135,13 @@ def build(page: Page) -> gr.Tab:
         now = page.desk.spec
         able = can_edit(now)
         return [
-            gr.update(value=empty(now), visible=not able),
+            gr.update(visible=not able),
             gr.update(visible=able),
             gr.update(placeholder=wish(now)),
             *arranged(now, WHOLE, False, choice=WHOLE),
         ]
 
-    page.on_model([lacking, space, form["prompt"], *inputs.shown], on_model)
+    page.on_model([vacant, space, form["prompt"], *inputs.shown], on_model)
     page.takes_input(NAME, [inputs.one, inputs.several], lambda *paths: [paths[0], [*paths]], several=True)
     return tab
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from engine import hub, remote
 from engine.catalog import MODELS
 from engine.downloads import Download, Downloads, Place, place, room, size
-from engine.errors import NotFound, SgdiffError, UsageError
+from engine.errors import NotFound, SgdiffError
 from ui.desk import Desk
 from ui.panel import seconds
 
@@ -82,8 +82,6 @@ class Models:
 
     def use(self, name: str) -> None:
         """Serve another model of the list. Raises UsageError, ModelError, NotFound."""
-        if not self.desk.options.model_switch:
-            raise UsageError("model: this server keeps its model (--no-model-switch)", param="model")
         if name not in self.places:
             raise NotFound(f"no model '{name}' on this machine", param="model")
         self.failed = None
@@ -93,7 +91,7 @@ class Models:
             if isinstance(error, SgdiffError):
                 self.failed = name, error.message
 
-        self.desk.queue.switch(name).add_done_callback(tell)
+        self.desk.switch(name).add_done_callback(tell)
 
     def start(self, name: str) -> Download:
         """Download what is missing of a model. Raises UsageError, ModelError."""

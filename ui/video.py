@@ -11,7 +11,7 @@ from gradio.processing_utils import save_pil_to_cache
 
 from engine.catalog import SMALL_AREA, ModelSpec
 from engine.errors import UsageError
-from ui import controls, lora_set, masks, say
+from ui import controls, lacking, lora_set, masks, say
 from ui.clip_tools import ClipPanel, ClipTools, frame
 from ui.forms import Form, bounds, default, label, used
 from ui.generate import size_of
@@ -102,7 +102,7 @@ def empty(spec: ModelSpec | None) -> str:
     """Return what the tab shows in place of itself when the model draws no clips."""
     if spec is None or can_draw(spec):
         return ""
-    return controls.lacking(spec, "draws pictures: it cannot make clips.", can_draw)
+    return lacking.words(spec, "draws pictures", "It cannot make clips.", can_draw)
 
 
 def sizes(spec: ModelSpec | None) -> dict[str, tuple[int | None, int | None]]:
@@ -138,7 +138,7 @@ def build(page: Page) -> gr.Tab:
     form = ClipForm(spec)
     page.forms[NAME] = form
     with page.tab(NAME, "Video") as tab:
-        lacking = gr.HTML(empty(spec), visible=not can_draw(spec), elem_classes="lacking")
+        vacant = lacking.build(page, empty, can_draw)
         with gr.Row(elem_classes="workspace", visible=can_draw(spec)) as space:
             with gr.Column(scale=5, min_width=320, elem_classes="settings"):
                 picture = gr.Image(
@@ -161,6 +161,7 @@ def build(page: Page) -> gr.Tab:
                     with gr.Row():
                         form.sides()
                     form.rest(without=("strength",))
+                controls.reset(page, form)
             with gr.Column(scale=6, min_width=320):
                 panel = ClipPanel(page, NAME)
                 ClipTools(panel, lambda: takes_image(page.desk.spec))
@@ -176,14 +177,14 @@ def build(page: Page) -> gr.Tab:
     def on_model() -> list[Any]:
         now = page.desk.spec
         return [
-            gr.update(value=empty(now), visible=not can_draw(now)),
+            gr.update(visible=not can_draw(now)),
             gr.update(visible=can_draw(now)),
             gr.update(label=picture_label(now), visible=takes_image(now)),
             gr.update(choices=[*sizes(now)], value=next(iter(sizes(now)))),
             gr.update(visible=takes_image(now)),
         ]
 
-    page.on_model([lacking, space, picture, chips, panel.use], on_model)
+    page.on_model([vacant, space, picture, chips, panel.use], on_model)
     return tab
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a page as it stands: texts that are hard to read, controls without a name or too small for a thumb.
+"""What is asked of a page as it stands: is every text read easily, has every control a name and room for a thumb.
 
 Each is a script for `Page.evaluate` that returns a line for everything that is wrong.
 """

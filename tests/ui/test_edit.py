@@ -56,7 +56,7 @@ def test_a_model_that_cannot_edit_says_so_and_names_what_can() -> None:
     assert "AIDC-AI/Ovis-Image-7B draws from words alone" in edit.empty(OVIS)
     assert "makes clips" in edit.empty(CLIPS)
     for told in (edit.empty(OVIS), edit.empty(CLIPS)):
-        assert "<b>tiny-scenes</b>" in told
+        assert "<li>tiny-scenes</li>" in told
 
 
 def test_what_is_shown_follows_model_mode_and_picture() -> None:
@@ -68,7 +68,8 @@ def test_what_is_shown_follows_model_mode_and_picture() -> None:
 
 
 def test_another_model_changes_what_the_tab_offers() -> None:
-    desk = SimpleNamespace(spec=None, adapters=SimpleNamespace(server=()))
+    options = SimpleNamespace(model_switch=True)
+    desk = SimpleNamespace(spec=None, adapters=SimpleNamespace(server=()), options=options)
     with gr.Blocks():
         page = Page(desk)  # type: ignore[arg-type]
         with gr.Tabs() as page.tabs:
