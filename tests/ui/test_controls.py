@@ -10,6 +10,7 @@ import pytest
 
 from engine.catalog import by_name
 from ui import controls
+from ui import desk as desks
 from ui.forms import Form
 from ui.page import Page
 
@@ -21,6 +22,7 @@ class Desk:
     """Takes down what it is asked for."""
 
     spec = TINY
+    client, new_client = desks.Desk.client, desks.Desk.new_client
 
     def __init__(self) -> None:
         self.asked = list[tuple[Any, ...]]()
@@ -31,9 +33,6 @@ class Desk:
     def submit(self, request: dict[str, Any], client: str, tab: str) -> Any:
         self.asked.append((request, client, tab))
         return SimpleNamespace(id="img_1")
-
-    def client(self, given: object, session: str) -> str:
-        return str(given or f"client of {session}")
 
     def cancel_current(self, client: str, tab: str) -> None:
         self.asked.append(("cancel", client, tab))
@@ -62,11 +61,16 @@ def test_the_form_is_asked_for_in_the_name_of_the_browser() -> None:
     run(ASKED, "", [], None, "a boat", None, "", 1)
     assert desk.asked[-1] == (
         {"prompt": "a boat", "num_outputs_per_prompt": 1, "loras": []},
-        "client of window",
+        "client_window",
         "edit",
     )
     stop(ASKED, "client_1")
     assert desk.asked[-1] == ("cancel", "client_1", "edit")
+    for wrong in (5, ["client_1"], {"a": 1}):  # what only an event that somebody has made up holds
+        run(ASKED, wrong, None, wrong, "a boat", None, "", 1)
+        assert desk.asked[-1][1] == "client_window"
+        stop(ASKED, wrong)
+        assert desk.asked[-1] == ("cancel", "client_window", "edit")
 
 
 def test_a_prompt_is_remembered_once_and_the_oldest_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -84,6 +85,29 @@ def test_a_page_that_is_left_loses_nothing_and_another_one_reattaches(opened: Op
     with closing(following(desk, "ann")) as page:  # type: ignore[type-var]
         next(page), next(page)
     assert job.status == "running" and job.step == 1
+    FlatEngine.gate.release(2)
+    assert [snapshot.jobs[0].status for snapshot in following(desk, "ann")][-1] == "done"
+
+
+def test_a_page_that_is_left_in_the_middle_of_a_step_loses_nothing_either(opened: Opener) -> None:
+    desk = opened()
+    job = desk.submit(desk.request({"prompt": "hold", **VALUES}), "ann", "generate")
+
+    async def leave() -> None:
+        page = desk.follow("ann")
+        await anext(page)
+        step = asyncio.ensure_future(anext(page))  # type: ignore[arg-type]
+        while job.status != "running":
+            await asyncio.sleep(0.01)
+        step.cancel()
+        FlatEngine.gate.release(1)
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        async with asyncio.timeout(30):
+            while desk.followers:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(leave())
     FlatEngine.gate.release(2)
     assert [snapshot.jobs[0].status for snapshot in following(desk, "ann")][-1] == "done"
 

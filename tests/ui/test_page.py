@@ -18,7 +18,7 @@ from PIL import Image
 from engine.catalog import by_name
 from engine.types import Request
 from tests.ui.desks import desk_at, stepping
-from ui import say
+from ui import controls, say
 from ui.desk import Desk, Snapshot
 from ui.forms import Form
 from ui.page import LOST, Page, View, shortened
@@ -144,6 +144,22 @@ def test_settings_are_loaded_into_their_tab_alone(page: Page) -> None:
     assert updates[0].selected == "edit"
     assert updates[2:4] == [gr.skip(), gr.skip()]
     assert [update["value"] for update in updates[4:]] == ["a lake", 7]
+
+
+def test_seed_and_count_that_are_shown_are_those_of_what_was_loaded(page: Page, demo: gr.Blocks, desk: Desk) -> None:
+    with demo:
+        controls.seed_row(page.forms["generate"])
+    shown = [entry for form in page.forms.values() for entry in form.components]
+    places = [shown.index(page.forms["generate"][name]) for name in ("seed", "num_outputs_per_prompt")]
+
+    def values(updates: list[Any]) -> list[Any]:
+        return [updates[2 + place]["value"] for place in places]
+
+    asked = {"prompt": "a lake", "seed": 5, "num_outputs_per_prompt": 3}
+    assert values(page.restored(Request(**asked), "generate")) == ["5", 3]
+    job = page.submit("generate", asked, "counts", None)
+    list(stepping(desk.follow("counts")))
+    assert values(page.reloaded(desk.get(job.id), 2)) == ["7", 1]  # one output is made again, by its own seed
 
 
 def test_settings_go_to_where_the_model_draws(page: Page, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,9 @@ def test_vary_asks_for_the_seed_after_that_of_the_chosen_output(
     over(desk, "c7")
     found = desk.get(act(handlers[1], "vary", [[job.id, 0], [job.id, 2]], 1))
     assert (found.request.seed, found.resolved.num_outputs_per_prompt, found.request.prompt) == (13, 1, "three")
-    over(desk, "c6")
+    other = handlers[1]["vary"](SimpleNamespace(session_hash="s"), [[job.id, 0]], 0, {"a": 1})  # whoever made that up
+    assert desk.get(other).notes["client"] == "client_s"
+    over(desk, "c6"), over(desk, "client_s")
 
 
 def test_delete_asks_first(desk: Desk, handlers: tuple[Panel, dict[str, Handler]], demo: gr.Blocks) -> None:
