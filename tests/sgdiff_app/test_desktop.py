@@ -25,7 +25,7 @@ from sgdiff_app.desktop import Front
 from sgdiff_app.options import ServerOptions
 from tests.sgdiff_app.server.conftest import Starter, start  # noqa: F401 - a fixture
 from tests.sgdiff_app.server.serving import WORKER
-from tests.sgdiff_app.test_serve import program_with
+from tests.sgdiff_app.test_serve import PAGE, program_with
 
 # Stands for pywebview: notes what it is told, and shows nothing until a file says how the window ends.
 WEBVIEW = """
@@ -290,16 +290,18 @@ def test_the_data_folder_is_one_for_both_commands() -> None:
 
 # From the command to its end
 
+DESKTOP = (sys.executable, *program_with(*WORKER, before=PAGE)[:2], "desktop", "--port", "0", "--log-format", "text")
+
 
 def test_closing_the_window_ends_the_server(screen: Screen, tmp_path: Path) -> None:
-    lines = program_with(*WORKER)[1]
-    command = (sys.executable, "-c", lines, "desktop", "--port", "0", "--data-dir", str(tmp_path / "data"))
-    with subprocess.Popen([*command, "--log-format", "text"], stderr=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(
+        [*DESKTOP, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True
+    ) as program:
         try:
             url = screen.told()["url"]
             assert desktop.running(tmp_path / "data") == url
             with urllib.request.urlopen(url, timeout=20) as page:
-                assert "gradio" in page.read().decode()
+                assert page.read().decode() == "the page"
             screen.end()
             _, said = program.communicate(timeout=30)
         finally:
@@ -311,9 +313,8 @@ def test_closing_the_window_ends_the_server(screen: Screen, tmp_path: Path) -> N
 
 def test_a_window_that_does_not_open_ends_the_server_with_its_reason(screen: Screen, tmp_path: Path) -> None:
     screen.end("fail")
-    command = (sys.executable, *program_with(*WORKER)[:2], "desktop", "--port", "0", "--log-format", "text")
     done = subprocess.run(
-        [*command, "--data-dir", str(tmp_path / "data")], capture_output=True, text=True, check=False, timeout=120
+        [*DESKTOP, "--data-dir", str(tmp_path / "data")], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 1
     assert "You must have either QT or GTK" in done.stderr

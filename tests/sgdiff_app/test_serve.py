@@ -147,12 +147,25 @@ def test_the_url_is_one_that_works_here(host: str, name: str) -> None:
 PROGRAM = ("-m", "sgdiff_app", "serve")
 
 
-def program_with(*worker: str) -> tuple[str, str, str]:
+# A page that is there at once: the libraries of the real one take seconds.
+PAGE = (
+    "from types import SimpleNamespace",
+    "import ui",
+    "from starlette.responses import PlainTextResponse",
+    "from sgdiff_app.server import pages",
+    "page = lambda http: PlainTextResponse('the page')",
+    "ui.app = SimpleNamespace(mount=lambda pages, desk: pages.add_route('/', page))",
+    "pages.desk_of = lambda service: None",
+)
+
+
+def program_with(*worker: str, before: Sequence[str] = ()) -> tuple[str, str, str]:
     """The same with another worker, that is there at once."""
     lines = (
         "import sys",
         "from engine.jobs import child",
         f"child.COMMAND = {worker!r}",
+        *before,
         "from sgdiff_app import cli",
         "sys.exit(cli.main(sys.argv[1:]))",
     )
@@ -219,13 +232,14 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_cases_1_and_53_a_life_from_loading_to_drain(run: Run) -> None:
-    program = run("--max-running", "1", "--http-graceful-shutdown-timeout", "30", SGDIFF_TEST_STEP_DELAY_MS="100")
+    program = run("--max-running", "1", "--http-graceful-shutdown-timeout", "30", program=program_with(*WORKER))
+    long = {**SMALL, "prompt": "very slow", "num_inference_steps": 20}
     with program.listening() as client, ThreadPoolExecutor(2) as pool:
         assert client.get("/liveness").status_code == 200
         first = client.get("/health")
         assert (first.status_code, first.json()["status"]) in ((503, "loading"), (503, "warming"), (200, "ok"))
         until(lambda: client.get("/health").status_code == 200)
-        running = pool.submit(client.post, "/v1/images/generations", json={**SMALL, "num_inference_steps": 20})
+        running = pool.submit(client.post, "/v1/images/generations", json=long)
         queue = lambda: client.get("/server_info").json()["queue"]  # noqa: E731
         until(lambda: queue() == {"waiting": 0, "running": 1})
         waiting = pool.submit(client.post, "/v1/images/generations", json=SMALL)
