@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -45,29 +46,43 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
+@dataclass
+class Window:
+    """A window of its own, at no page yet, and what went wrong in it: a test takes out what it means to go wrong."""
+
+    page: Page
+    wrong: list[str]
+
+
 @pytest.fixture
-def page(chromium: Browser, server: Running) -> Iterator[Page]:
-    """The page in a window of its own, at its first tab. An error in the console of the browser fails the test."""
+def window(chromium: Browser) -> Iterator[Window]:
+    """A window. An error in the console of the browser fails the test."""
     context = chromium.new_context(viewport=DESK)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     context.set_default_timeout(WAIT_MS)
-    found = context.new_page()
-    wrong = watched(found)
-    opened(found, server)
+    page = context.new_page()
+    found = Window(page, watched(page))
     yield found
     context.close()
-    assert not wrong
+    assert not found.wrong
+
+
+@pytest.fixture
+def page(window: Window, server: Running) -> Page:
+    """The page of the server in a window, at its first tab."""
+    opened(window.page, server)
+    return window.page
 
 
 def watched(page: Page) -> list[str]:
     """Return what the console of a page tells of errors, and requests to anywhere else, as they come."""
     wrong = list[str]()
 
-    def hear(kind: str, text: str) -> None:
-        if kind == "error" and not any(words in text for words in LEAVING):
-            wrong.append(text)
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(words in message.text for words in LEAVING):
+            wrong.append(f"{message.text} {message.location['url']}")
 
-    page.on("console", lambda message: hear(message.type, message.text))
+    page.on("console", hear)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     page.on("request", lambda sent: None if _is_ours(sent.url) else wrong.append(f"asks {sent.url}"))

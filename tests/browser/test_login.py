@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import WAIT_MS
+from tests.browser.conftest import Window
 from tests.sgdiff_app.server.proxy import Proxy
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -31,39 +30,25 @@ def proxy(locked: Running) -> Iterator[Proxy]:
         yield found
 
 
-@pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1200, "height": 800})
-    found = context.new_page()
-    found.set_default_timeout(WAIT_MS)
-    yield found
-    context.close()
-
-
 def log_in(page: Page, key: str) -> None:
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Log in").click()
 
 
-def test_from_the_login_to_a_picture_and_out_again(locked: Running, proxy: Proxy, page: Page) -> None:
-    wrong, errors = list[str](), list[str]()
+def expected(window: Window, *urls: str) -> None:
+    """Take out what went wrong at addresses: the answer, and what the console tells of it."""
+    window.wrong[:] = [entry for entry in window.wrong if not entry.endswith(urls)]
 
-    def heard(answer: Response) -> None:
-        if answer.status >= 400 and not answer.url.endswith(ICON):
-            wrong.append(f"{answer.status} {answer.url}")
 
-    def told(message: ConsoleMessage) -> None:
-        if message.type == "error" and not message.location["url"].endswith(ICON):
-            errors.append(message.text)
-
+def test_from_the_login_to_a_picture_and_out_again(locked: Running, proxy: Proxy, window: Window) -> None:
+    page = window.page
     page.goto(f"{proxy.url}/?from=mail")
     assert page.url == f"{proxy.url}/login?next=%2F%3Ffrom%3Dmail"
     log_in(page, "k2")
     expect(page.get_by_role("alert")).to_have_text("This key is not one of the server's. Look for blanks or missing "
                                                    "characters.")  # fmt: skip
-    page.on("response", heard)
-    page.on("console", told)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    assert f"401 {proxy.url}/login" in window.wrong
+    expected(window, f"{proxy.url}/login")
     with page.expect_response("**/gradio_api/queue/data?**"):  # then the page acts on clicks
         log_in(page, "k1")
     assert page.url == f"{proxy.url}/?from=mail"
@@ -76,15 +61,17 @@ def test_from_the_login_to_a_picture_and_out_again(locked: Running, proxy: Proxy
     assert picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") > 0
     assert page.context.request.get(picture.get_attribute("src") or "").status == 200
     assert page.request.get(f"{locked.url}/config", headers={"cookie": ""}).status == 401
-    assert set(proxy.missed) <= {ICON} and wrong == [] and errors == []
+    assert set(proxy.missed) <= {ICON}
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("API key")).to_be_focused()
     page.goto(f"{proxy.url}/")
     expect(page.get_by_label("API key")).to_be_focused()
+    expected(window, ICON)
 
 
-def test_no_page_of_another_origin_uses_the_login(locked: Running, page: Page, tmp_path: Path) -> None:
+def test_no_page_of_another_origin_uses_the_login(locked: Running, window: Window) -> None:
     """Not even one of the same machine, to which a browser sends the cookie: ports do not part sites."""
+    page = window.page
     page.goto(f"{locked.url}{PREFIX}/")
     log_in(page, "k1")
     page.get_by_role("tab", name="Generate").wait_for()
@@ -95,3 +82,4 @@ def test_no_page_of_another_origin_uses_the_login(locked: Running, page: Page, t
         with page.expect_response("**/cancel") as found:
             page.evaluate(ask, f"{locked.url}{PREFIX}/v1/jobs/img_1/cancel")
     assert said == 1 and found.value.status == 403
+    expected(window, ICON, "/gradio_api/queue/join", "/v1/jobs/img_1/cancel")
