@@ -22,6 +22,7 @@ from ui import say
 from ui.desk import Desk, Snapshot
 from ui.fitting import Fitted, fitted
 from ui.forms import APART, Form, used
+from ui.kept import Keeper
 from ui.say import told
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Page:
     menus: list[gr.Dropdown] = field(default_factory=list)  # of earlier prompts
     sets: list[gr.HTML] = field(default_factory=list)  # the chosen adapters, in each tab that draws
     waiting: list[Callable[[], None]] = field(default_factory=list)
+    keeper: Keeper = field(init=False)  # of what the forms are set to
 
     def __post_init__(self) -> None:
         """Make what belongs to no tab. Call it inside the Blocks."""
@@ -86,6 +88,7 @@ class Page:
         self.pulse, self.loras = gr.State(""), gr.State(None)
         self.model = gr.State(self.model_id)
         self.shown = gr.State({})
+        self.keeper = Keeper()
 
     @property
     def model_id(self) -> str:
@@ -222,13 +225,12 @@ class Page:
             **QUIET,
         )
         gr.on([demo.load, self.history.change], self.earlier, [self.history], self.menus, **QUIET)
-        forms = [(form.components, lambda form=form: form.defaults(self.desk.spec)) for form in self.forms.values()]
-        refreshers = [*forms, *self.refreshers]
+        self.keeper.connect(self, demo, self.model, QUIET)
 
         def refresh() -> list[Any]:
-            return [update for _, render in refreshers for update in render()]
+            return [update for _, render in self.refreshers for update in render()]
 
-        self.model.change(refresh, None, [entry for entries, _ in refreshers for entry in entries], **QUIET)
+        self.model.change(refresh, None, [entry for entries, _ in self.refreshers for entry in entries], **QUIET)
 
     def earlier(self, history: object) -> Any:
         """Return the updates of the menus of earlier prompts."""

@@ -84,8 +84,8 @@ def css() -> str:
 
 
 def head() -> str:
-    """Return what stands in the head of the page: what the keys and dropped files do."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    """Return what stands in the head of the page: what the keys and dropped files do, what is kept."""
+    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "kept.js"))
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
