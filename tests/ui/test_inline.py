@@ -89,18 +89,35 @@ def test_a_page_that_is_left_loses_nothing_and_another_one_reattaches(opened: Op
     assert [snapshot.jobs[0].status for snapshot in following(desk, "ann")][-1] == "done"
 
 
-def test_a_page_that_is_left_in_the_middle_of_a_step_loses_nothing_either(opened: Opener) -> None:
-    desk = opened()
-    job = desk.submit(desk.request({"prompt": "hold", **VALUES}), "ann", "generate")
+class Gate(threading.Semaphore):
+    """Tells that a drawing waits."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.reached = threading.Event()
+
+    def acquire(self, *given: Any, **more: Any) -> bool:
+        self.reached.set()
+        return super().acquire(*given, **more)
+
+
+def test_a_page_that_is_left_in_the_middle_of_a_step_loses_nothing_either(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, desk = Gate(), opened()
+    monkeypatch.setattr(FlatEngine, "gate", gate)
+    desk.submit(desk.request({"prompt": "hold", **VALUES}), "ann", "generate")
 
     async def leave() -> None:
         page = desk.follow("ann")
-        await anext(page)
         step = asyncio.ensure_future(anext(page))  # type: ignore[arg-type]
-        while job.status != "running":
+        while not gate.reached.is_set():
+            if step.done():
+                step = asyncio.ensure_future(anext(page))  # type: ignore[arg-type]
             await asyncio.sleep(0.01)
         step.cancel()
-        FlatEngine.gate.release(1)
+        assert not (await asyncio.wait([step], timeout=0.5))[0]  # what a thread does cannot be stopped
+        gate.release(1)
         with pytest.raises(asyncio.CancelledError):
             await step
         async with asyncio.timeout(30):
@@ -108,7 +125,7 @@ def test_a_page_that_is_left_in_the_middle_of_a_step_loses_nothing_either(opened
                 await asyncio.sleep(0.01)
 
     asyncio.run(leave())
-    FlatEngine.gate.release(2)
+    gate.release(2)
     assert [snapshot.jobs[0].status for snapshot in following(desk, "ann")][-1] == "done"
 
 
