@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ FRAMES = 8  # of a strip
 STRIP_HEIGHT = 72
 STEP_S = 0.05  # of the sliders that cut
 LONGEST_FADE_S = 2.0
+CUTS, WRITES, JOINS = "Cutting the clip…", "Writing the GIF…", "Joining the clips…"
 # A small clip is chosen; which one is, is shown at once.
 CHOOSE_JS = """
 element.addEventListener('click', (event) => {
@@ -192,6 +194,7 @@ class ClipTools:
                 )  # fmt: skip
                 self.fade = gr.Slider(0, LONGEST_FADE_S, 0, step=STEP_S, label="Crossfade, s", min_width=140)
                 self.join = gr.Button("Join", elem_classes="icon", min_width=88, scale=0)
+            self.note = gr.HTML("", elem_classes="busy", padding=False)
         self._connect()
 
     @property
@@ -239,33 +242,52 @@ class ClipTools:
         panel = self.panel
         at, desk = [panel.items, panel.chosen], panel.page.desk
 
-        def kept(job_id: str, make: Callable[[Any], Path]) -> str:
-            return desk.keep_edit(job_id, make).name
+        async def worked(words: str, job_id: str, make: Callable[[Any], Path]) -> AsyncGenerator[list[Any]]:
+            yield [gr.skip(), gr.skip(), *self.busy(words)]
+            try:
+                path = await asyncio.to_thread(desk.keep_edit, job_id, make)
+            except SgdiffError:
+                yield [gr.skip(), gr.skip(), *self.idle()]
+                raise
+            yield [path.name, [] if words == JOINS else gr.skip(), *self.idle()]
 
         @told
-        def trim(items: Items, chosen: int, start: float, end: float) -> str:
+        async def trim(items: Items, chosen: int, start: float, end: float) -> AsyncGenerator[list[Any]]:
             job_id, which = self._chosen(items, chosen)
-            return kept(job_id, lambda queue: edits.trim(queue, job_id, start, end, which))
+            async for step in worked(CUTS, job_id, lambda queue: edits.trim(queue, job_id, start, end, which)):
+                yield step
 
         @told
-        def gif(items: Items, chosen: int, fps: float, width: float) -> str:
+        async def gif(items: Items, chosen: int, fps: float, width: float) -> AsyncGenerator[list[Any]]:
             job_id, which = self._chosen(items, chosen)
-            return kept(job_id, lambda queue: edits.to_gif(queue, job_id, round(fps), round(width), which))
+            settings = round(fps), round(width), which
+            async for step in worked(WRITES, job_id, lambda queue: edits.to_gif(queue, job_id, *settings)):
+                yield step
 
         @told
-        def join(picked: list[str] | None, fade: float) -> list[Any]:
+        async def join(picked: list[str] | None, fade: float) -> AsyncGenerator[list[Any]]:
             clips = [panel.which(job_id, int(index)) for job_id, index in map(str.split, picked or ())]
             if len(clips) < 2:
                 raise UsageError("Pick two clips or more to join, in the order in which they are to follow.")
-            return [kept(clips[0][0], lambda queue: edits.join(queue, clips, fade)), []]
+            async for step in worked(JOINS, clips[0][0], lambda queue: edits.join(queue, clips, fade)):
+                yield step
 
         changed = [panel.items.change, panel.chosen.change]
         gr.on(changed, self.show, at, self.shown, trigger_mode="always_last", **QUIET)
         panel.items.change(told(self.offer), [panel.items, self.clips], [self.clips], **QUIET)
-        pulse = panel.page.pulse
-        self.trim.click(trim, [*at, self.start, self.end], [pulse], **QUIET)
-        self.gif.click(gif, [*at, self.fps, self.width], [pulse], **QUIET)
-        self.join.click(join, [self.clips, self.fade], [pulse, self.clips], **QUIET)
+        buttons = [self.trim, self.gif, self.join, self.note]
+        given = [[*at, self.start, self.end], [*at, self.fps, self.width], [self.clips, self.fade]]
+        for button, work, inputs in zip(buttons, (trim, gif, join), given, strict=False):
+            button.click(work, inputs, [panel.page.pulse, self.clips, *buttons], **QUIET)
+
+    def busy(self, words: str) -> list[Any]:
+        """Return updates of the buttons and the note while something is made."""
+        note = f'<div class="line" role="status">{words}</div><div class="bar"><div></div></div>'
+        return [*[gr.update(interactive=False)] * 3, note]
+
+    def idle(self) -> list[Any]:
+        """Return updates of the buttons and the note when nothing is made."""
+        return [*[gr.update(interactive=True)] * 3, ""]
 
     def _chosen(self, items: Items, chosen: int) -> tuple[str, edits.Which]:
         job, index = self.panel.job_at(items, chosen)

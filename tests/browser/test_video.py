@@ -52,9 +52,16 @@ def test_a_clip_plays_and_is_cut(page: Page, server: Running) -> None:
     assert video.evaluate("it => [it.paused, it.currentTime > 1]") == [True, True]
 
     page.get_by_role("button", name="Trim, join, GIF").click()
-    page.get_by_label("number input for To second").fill("0.5")
+    trim, end = page.get_by_role("button", name="Trim", exact=True), page.get_by_label("number input for To second")
+    end.fill("0")
     page.keyboard.press("Tab")
-    page.get_by_role("button", name="Trim", exact=True).click()
+    trim.click()
+    expect(page.locator(".toast-body")).to_contain_text("end: must be after the start at 0 s")
+    expect(trim).to_be_enabled()
+    expect(page.locator(".busy .bar")).to_have_count(0)
+    end.fill("0.5")
+    page.keyboard.press("Tab")
+    trim.click()
     told = page.locator(".outcome:visible .block.facts")
     expect(told).to_contain_text("Edit 1 · MP4 · 0.5 s · 128 × 96")
     expect(page.locator(".results:visible video")).to_have_count(2)

@@ -16,7 +16,7 @@ from engine import editing
 from engine.errors import NotFound
 from engine.jobs import Job
 from engine.jobs.edits import edited
-from tests.ui.desks import desk_at, following
+from tests.ui.desks import desk_at, following, stepping
 from ui import clip_tools
 from ui.clip_tools import ClipPanel, ClipTools
 from ui.desk import Desk
@@ -49,6 +49,11 @@ def tools(desk: Desk) -> tuple[ClipPanel, ClipTools, dict[int, Any]]:
         panel = ClipPanel(page, "video")
         found = ClipTools(panel, lambda: True)
     return panel, found, {entry.targets[0][0]: entry.fn for entry in demo.fns.values() if entry.targets}
+
+
+def worked(steps: Any) -> list[list[Any]]:
+    """Go through what a button does, and return its updates."""
+    return list(stepping(steps))
 
 
 Tools = tuple[ClipPanel, ClipTools, dict[int, Any]]
@@ -90,7 +95,10 @@ def test_a_part_a_gif_and_joined_clips_appear_with_the_job(desk: Desk, tools: To
     panel, found, fns = tools
     one, two = made
     items = [[two.id, 0], [one.id, 0]]
-    name = fns[found.trim._id](items, 1, 0.0, 0.5)
+    begun, ended = worked(fns[found.trim._id](items, 1, 0.0, 0.5))
+    assert [button["interactive"] for button in begun[2:5]] == [False] * 3 and clip_tools.CUTS in begun[5]
+    assert [button["interactive"] for button in ended[2:5]] == [True] * 3 and ended[5] == ""
+    name = ended[0]
     assert Path(name).stem == f"{one.id}_edit1"
     path = edited(desk.get(one.id))[0]
     assert editing.probe(path).frames == 4
@@ -99,7 +107,7 @@ def test_a_part_a_gif_and_joined_clips_appear_with_the_job(desk: Desk, tools: To
     assert "Edit 1 · MP4 · 0.5 s" in told and download["value"] == str(path) and path.name in player
     assert panel.made_at(items, 0)[1] == replace(one.artifacts[0], location=str(path))
 
-    fns[found.gif._id](items, 0, 4.0, 32.0)  # of an edited clip
+    worked(fns[found.gif._id](items, 0, 4.0, 32.0))  # of an edited clip
     _, items, (told, _, _, _, player) = shown(panel, desk)
     assert "Edit 2 · GIF" in told and "<img" in player
     with Image.open(panel.path_at(items, 0)) as picture:
@@ -111,7 +119,7 @@ def test_a_part_a_gif_and_joined_clips_appear_with_the_job(desk: Desk, tools: To
     values = [value for _, value in offered["choices"]]
     assert values == [f"{one.id} 1", f"{two.id} 0", f"{one.id} 0"]  # no GIF file
     assert offered["value"] == [f"{two.id} 0"]
-    _, picked = fns[found.join._id]([f"{two.id} 0", f"{one.id} 1"], 0.0)
+    picked = worked(fns[found.join._id]([f"{two.id} 0", f"{one.id} 1"], 0.0))[-1][1]
     assert picked == [] and editing.probe(edited(desk.get(two.id))[0]).frames == 9 + 4
 
 
@@ -120,10 +128,10 @@ def test_what_is_gone_is_told_and_offered_no_more(tools: Tools, made: list[Job])
     there = [made[0].id, 0]
     for items, chosen in (([], 0), ([there], 1), ([["img_1", 0]], 0), ([[made[0].id, 99]], 0)):
         with pytest.raises(gr.Error, match=r"no job|the results have changed"):
-            fns[found.trim._id](items, chosen, 0.0, 0.5)
+            worked(fns[found.trim._id](items, chosen, 0.0, 0.5))
         assert found.show(items, chosen)[0] == ""
     with pytest.raises(gr.Error, match="the results have changed"):
-        fns[found.join._id]([f"{made[0].id} 0", f"{made[0].id} 99"], 0.0)
+        worked(fns[found.join._id]([f"{made[0].id} 0", f"{made[0].id} 99"], 0.0))
     offered = found.offer([["img_1", 0], [made[0].id, 99], there], [])
     assert [value for _, value in offered["choices"]] == [f"{made[0].id} 0"]
     with pytest.raises(NotFound, match="the results have changed"):
@@ -134,9 +142,9 @@ def test_what_cannot_be_cut_is_told(tools: Tools, made: list[Job]) -> None:
     _, found, fns = tools
     items = [[made[0].id, 0]]
     with pytest.raises(gr.Error, match=r"end: must be after the start at 0\.5 s"):
-        fns[found.trim._id](items, 0, 0.5, 0.5)
+        worked(fns[found.trim._id](items, 0, 0.5, 0.5))
     with pytest.raises(gr.Error, match="Pick two clips or more"):
-        fns[found.join._id]([f"{made[0].id} 0"], 0.0)
+        worked(fns[found.join._id]([f"{made[0].id} 0"], 0.0))
 
 
 def test_a_page_that_follows_another_job_sees_an_edit_at_once(desk: Desk, made: list[Job]) -> None:
