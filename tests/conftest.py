@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,15 @@ def _heard_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root, "propagate", True)
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", logging.INFO)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Spare collections what is imported by now: each one, as when an engine closes, would walk a million objects."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # what an earlier module left would never be collected
+    gc.freeze()
 
 
 def _tiny(family: str, factory: pytest.TempPathFactory) -> Path:
