@@ -87,8 +87,12 @@ def test_the_wheel_holds_code_and_bundled_files_only(source: Path, wheel: Path) 
         for path in (source / "assets" / folder).rglob("*")
         if path.is_file()
     }
+    bundled |= {
+        f"engine/{path.relative_to(source)}" for path in (source / "assets/examples").glob("tiny-scenes-*.webp")
+    }
     bundled |= {str(path.relative_to(source)) for path in (source / "ui/static").iterdir()}
     assert bundled >= {
+        "engine/assets/examples/tiny-scenes-a-lighthouse-by-the-sea.webp",
         "ui/static/page.css",
         "engine/assets/models/some-model/vae/config.json",
         "engine/assets/configs/some-model.json",

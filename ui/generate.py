@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import functools
+import html
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+import engine
 from engine.catalog import ModelSpec
 from ui import controls, lora_set
 from ui.forms import Form, default
+from ui.page import QUIET
 from ui.panel import Panel
 
 if TYPE_CHECKING:
@@ -18,12 +24,33 @@ if TYPE_CHECKING:
 
 NAME = "generate"
 RATIOS = ("1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16")
+MODEL = "tiny-scenes"  # whose pictures of the examples are shown
+SHELVES = (
+    Path(engine.__file__).parent / "assets" / "examples",
+    Path(engine.__file__).parents[1] / "assets" / "examples",
+)
+PICK_JS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-at]');
+  if (button) trigger('select', {at: Number(button.dataset.at)});
+});
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt to begin with, and the seed of its picture."""
+
+    prompt: str
+    seed: int
+
+
 # What also a small model knows: it fills the first minute.
 EXAMPLES = (
-    "A beautiful sunset over the mountains",
-    "a red house by a lake at night, on the left, with pine trees",
-    "a lighthouse by the sea in fog",
-    "a yellow hot-air balloon over a meadow at dawn",
+    Example("A beautiful sunset over the mountains", 1),
+    Example("a red house by a lake at night, on the left, with pine trees", 5),
+    Example("a lighthouse by the sea in fog", 7),
+    Example("a yellow hot-air balloon over a meadow at dawn", 2),
 )
 
 
@@ -45,7 +72,8 @@ def build(page: Page) -> gr.Tab:
                     form.widget("width", min_width=120, info=None)
                     form.widget("height", min_width=120, info=None)
                 form.rest(without=("strength", "num_frames", "fps", "x264_preset"))
-            examples(form)
+            controls.reset(page, form)
+            examples(page, form)
         with gr.Column(scale=6, min_width=320):
             panel = Panel(page, NAME)
     controls.connect_run(page, NAME, row)
@@ -61,13 +89,48 @@ def chips(spec: ModelSpec | None) -> gr.Radio:
     return gr.Radio([*RATIOS], value=ratio_of(spec, None, None), label="Shape", elem_classes="chips")
 
 
-def examples(form: Form) -> None:
-    """Place prompts to begin with; one click puts one into the form."""
+def examples(page: Page, form: Form) -> None:
+    """Place prompts to begin with; one click puts one into the form, with the seed of the picture that is shown."""
     gr.HTML('<div class="line muted">Try one of these</div>', padding=False)
-    with gr.Row(elem_classes="examples"):
-        for text in EXAMPLES:
-            button = gr.Button(text, size="sm", elem_classes="example", scale=0, min_width=80)
-            button.click(None, None, [form["prompt"]], js=f"() => {json.dumps(text)}")
+    row = gr.HTML(row_of(page.desk.spec), js_on_load=PICK_JS, elem_classes="examples", padding=False)
+
+    def pick(event: gr.EventData) -> list[Any]:
+        chosen = EXAMPLES[int(event._data["at"])]
+        return [chosen.prompt, str(chosen.seed) if drawn(page.desk.spec) else gr.skip()]
+
+    row.select(pick, None, [form["prompt"], form["seed"]], **QUIET)
+    page.on_model([row], lambda: [row_of(page.desk.spec)])
+
+
+def drawn(spec: ModelSpec | None) -> bool:
+    """Say whether the pictures of the examples are what a model draws."""
+    return spec is not None and spec.id == MODEL
+
+
+def row_of(spec: ModelSpec | None) -> str:
+    """Return the examples as HTML, with their pictures where they are what the model draws."""
+    buttons = (
+        f'<button type="button" class="example" data-at="{i}">{_image(example) if drawn(spec) else ""}'
+        f"<span>{html.escape(example.prompt)}</span></button>"
+        for i, example in enumerate(EXAMPLES)
+    )
+    return f'<div class="row">{"".join(buttons)}</div>'
+
+
+@functools.cache
+def _image(example: Example) -> str:
+    """Return the picture of an example as HTML that holds it; nothing where it is missing."""
+    path = picture_of(example)
+    if not path.is_file():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="" width="48" height="48" src="data:image/webp;base64,{data}">'
+
+
+def picture_of(example: Example) -> Path:
+    """Return the file of an example's picture: in an installation beside the other bundled files, or in a checkout."""
+    name = "-".join(example.prompt.lower().replace(",", "").split()[:5])
+    return next((shelf for shelf in SHELVES if shelf.is_dir()), SHELVES[-1]) / f"{MODEL}-{name}.webp"
 
 
 def size_of(ratio: str, spec: ModelSpec | None) -> tuple[int, int]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import html
+from types import SimpleNamespace
+
+import gradio as gr
 import pytest
+from PIL import Image
 
 from engine.catalog import MODELS, ModelSpec, by_name
-from ui.generate import EXAMPLES, RATIOS, ratio_of, size_of
+from ui.forms import Form
+from ui.generate import EXAMPLES, RATIOS, examples, picture_of, ratio_of, row_of, size_of
+from ui.page import Page
 
 PICTURES = [entry for entry in MODELS if not entry.is_video]
 
@@ -30,4 +37,34 @@ def test_the_sides_tell_the_shape() -> None:
 
 
 def test_examples_fit_what_the_bundled_model_reads() -> None:
-    assert len(EXAMPLES) == 4 and all(len(text.split()) < 20 for text in EXAMPLES)
+    assert len(EXAMPLES) == 4 and all(len(example.prompt.split()) < 20 for example in EXAMPLES)
+
+
+def test_each_example_has_a_small_picture_of_its_own() -> None:
+    paths = [picture_of(example) for example in EXAMPLES]
+    assert len({path.read_bytes() for path in paths}) == len(EXAMPLES)
+    assert max(path.stat().st_size for path in paths) <= 12_000
+    for path in paths:
+        with Image.open(path) as picture:
+            assert (picture.format, picture.size) == ("WEBP", (128, 128))
+            picture.load()
+
+
+def test_pictures_stand_beside_the_examples_of_the_model_that_draws_them() -> None:
+    tiny, other = row_of(by_name("tiny-scenes")), row_of(by_name("FLUX.1-dev"))
+    assert tiny.count('src="data:image/webp;base64,') == len(EXAMPLES)
+    assert "<img" not in other and "<img" not in row_of(None)
+    assert all(html.escape(example.prompt) in text for example in EXAMPLES for text in (tiny, other))
+
+
+@pytest.mark.parametrize(("name", "seed"), [("tiny-scenes", str(EXAMPLES[2].seed)), ("FLUX.1-dev", gr.skip())])
+def test_an_example_asks_for_what_its_picture_shows(name: str, seed: object) -> None:
+    desk = SimpleNamespace(spec=by_name(name), adapters=SimpleNamespace(server=()))
+    with gr.Blocks() as demo:
+        page = Page(desk)  # type: ignore[arg-type]
+        form = Form(desk.spec)
+        form.widget("prompt")
+        form.add("seed", gr.Textbox())
+        examples(page, form)
+    (pick,) = (entry.fn for entry in demo.fns.values() if entry.fn is not None)
+    assert pick(SimpleNamespace(_data={"at": 2})) == [EXAMPLES[2].prompt, seed]
