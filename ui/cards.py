@@ -138,9 +138,9 @@ def _picture(job: Job, index: int, entry: Shown | None) -> str:
 def player(entry: Shown, alt: str) -> str:
     """Return a file as large as there is room: a clip plays by itself, without its sound, again and again."""
     address = html.escape(files.url(entry.path))
-    if entry.media_type == "video/mp4":
-        return f'<video src="{address}" controls autoplay loop muted playsinline></video>'
     told = html.escape(alt)
+    if entry.media_type == "video/mp4":
+        return f'<video src="{address}" aria-label="{told or "Clip"}" controls autoplay loop muted playsinline></video>'
     return f'<a href="{address}" target="_blank" title="Open in full size"><img src="{address}" alt="{told}"></a>'
 
 

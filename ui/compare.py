@@ -29,7 +29,7 @@ LOOK_S = 1.0  # while a grid is drawn
 NONE = ""  # the setting of a direction that is not used
 KINDS = ("int", "float")
 LEFT_OUT = ("num_outputs_per_prompt", "max_sequence_length")
-HINT = "4, 8, 12 or 1-10 (+3); for words of the prompt: house > castle, hut"
+HINT = "Values are a list, or a range: 4, 8, 12 or 1-10 (+3). Words of the prompt: house > castle, hut"
 EMPTY = '<div class="blank muted">Choose a setting and its values. The pictures appear here side by side.</div>'
 OPEN_JS = """
 element.addEventListener('click', (event) => {

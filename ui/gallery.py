@@ -69,6 +69,11 @@ def wanted(search: str, show: str, model: str, starred: bool) -> dict[str, Any]:
     return found
 
 
+def results(count: int) -> str:
+    """Return how many there are, in words; nothing where what stands in their place says so."""
+    return f"{count} result{'s' if count > 1 else ''}" if count else ""
+
+
 def ids_of(data: Any) -> list[str]:
     """Return the ids that a browser sent; anything else is left out."""
     given = data.get("ids") if isinstance(data, dict) else None
@@ -194,7 +199,7 @@ class Gallery:
         total, filtered = self.desk.count(**wish), len(wish) > len(wanted("", show, "", False))
         empty = NO_MATCH if filtered else NONE.get(show, EMPTY)
         first = len(before) * SIZE
-        tally = f"{first + 1}–{first + len(jobs)} of {total}" if before or more else f"{total}" if total else ""
+        tally = f"{first + 1}–{first + len(jobs)} of {total}" if before or more else results(total)
         return [
             cards.grid(jobs, self.desk.thumbnails.find, empty),
             f'<div class="line muted">{tally}</div>',

@@ -56,7 +56,7 @@ class System:
             [], value=None, label="Get another model", allow_custom_value=True, filterable=True,
             info="One of the list, or any hub id (owner/name)",
         )  # fmt: skip
-        self.note = gr.HTML("", padding=False)
+        self.note = gr.HTML("", padding=False, elem_classes="asked")
         self.get = gr.Button("Download", size="sm", elem_classes="other")
 
     @property

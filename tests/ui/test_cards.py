@@ -31,7 +31,7 @@ def test_the_large_view_shows_texts_as_they_are(tmp_path: Path) -> None:
     assert shown(cards.large(job, 0, lambda job, index: path)) == 1  # the prompt: the address of the file is quoted
     assert shown(cards.large(wicked("failed"), 0, no_picture)) == 1
     assert shown(cards.player(cards.shown_of(job)[0], WICKED)) == 1
-    assert shown(cards.player(cards.Shown(str(path), "video/mp4", ""), WICKED)) == 0
+    assert shown(cards.player(cards.Shown(str(path), "video/mp4", ""), WICKED)) == 1
 
 
 def test_edited_clips_are_numbered_in_their_order(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_clip_plays_above_its_frames(desk: Desk, tools: Tools, made: list[Job]
     told, _, download, _, player = panel.told_of(two, 0)
     assert "9 frames at 8 fps" in told and download["value"] == two.artifacts[0].location
     assert player.startswith("<video") and "controls autoplay loop muted" in player
+    assert 'aria-label="two boats"' in player
     frames, box, cut, start, end, fps, width = found.show(items, at)
     assert frames.count("<img") == clip_tools.FRAMES and 'data-at="1.0000"' in frames
     assert box["visible"] and cut["visible"] and start["value"] == 0

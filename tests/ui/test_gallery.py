@@ -21,6 +21,7 @@ from engine.types import LoraRef
 from tests.ui.desks import desk_at
 from ui import cards, gallery
 from ui.desk import Desk
+from ui.forms import Form
 from ui.gallery import Gallery
 from ui.page import Page
 
@@ -114,7 +115,7 @@ def test_the_cells_of_a_grid_are_shown_apart(desk: Desk, shelf: Gallery) -> None
     every = gallery.EVERY_MODEL
     for show in ("All", "Pictures"):
         page = shelf.cards_after("", show, every, False, [])
-        assert page[2] == [one.id] and ">1<" in page[1]
+        assert page[2] == [one.id] and ">1 result<" in page[1]
     assert listed(shelf, "boat", "Comparisons", every, False, []) == [cell.id]
 
 
@@ -270,6 +271,7 @@ def test_inputs_come_back_with_the_settings(desk: Desk, tmp_path: Path) -> None:
         page = Page(desk)
         with gr.Tabs() as page.tabs, page.tab("edit", "Edit"):
             one = gr.Image(type="filepath")
+            page.forms["edit"] = Form(desk.spec)
     page.takes_input("edit", [one], lambda path: [path])
     *_, shown = page.reloaded(job)
     assert Path(shown).read_bytes() == source.read_bytes()
