@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from ui import compare, drop, edit, files, gallery, generate, loras, sliders, system, theme, video
+from ui import compare, drop, edit, files, gallery, generate, loras, skips, sliders, system, theme, video
 from ui.desk import Desk, Snapshot
 from ui.page import Page, View
 
@@ -56,6 +56,7 @@ def _built(desk: Desk, tabs: Sequence[ModuleType]) -> gr.Blocks:
         page.connect(demo)
     demo.queue(api_open=False, default_concurrency_limit=None)
     files.guard(demo)
+    skips.spare(demo)
     sliders.guard(demo, (part for form in page.forms.values() for part in form.components))
     return demo
 
