@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from captions import caption
@@ -19,6 +20,18 @@ TEXT_TOKENS = 64  # what the T5 side is padded to, in training as in use
 CLIP_TOKENS = 77
 SHIFT = 2.0
 BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
+T5_SIZES: dict[str, Any] = {  # of every encoder in the layout of T5, but for its depth
+    "d_model": 128,
+    "d_kv": 32,
+    "d_ff": 320,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+    "relative_attention_max_distance": 64,
+}
 
 
 def corpus(count: int, seed: int = 11) -> list[str]:
@@ -103,23 +116,7 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=128,
-            d_kv=32,
-            d_ff=320,
-            num_layers=4,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            pad_token_id=0,
-            eos_token_id=1,
-            decoder_start_token_id=0,
-            relative_attention_max_distance=64,
-            tie_word_embeddings=False,
-        )
-    )
+    return T5EncoderModel(T5Config(vocab_size=len(tokenizer), num_layers=4, tie_word_embeddings=False, **T5_SIZES))
 
 
 def build_transformer() -> FluxTransformer2DModel:

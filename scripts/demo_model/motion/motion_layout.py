@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from layout import t5_tokenizer
+from layout import T5_SIZES, t5_tokenizer
 from motion_words import caption
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 from world import sample
@@ -47,22 +47,7 @@ def build_vae() -> AutoencoderKLWan:
 
 
 def build_text_encoder(tokenizer: T5Tokenizer) -> UMT5EncoderModel:
-    return UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer),
-            d_model=128,
-            d_kv=32,
-            d_ff=320,
-            num_layers=3,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            pad_token_id=0,
-            eos_token_id=1,
-            decoder_start_token_id=0,
-            relative_attention_max_distance=64,
-        )
-    )
+    return UMT5EncoderModel(UMT5Config(vocab_size=len(tokenizer), num_layers=3, **T5_SIZES))
 
 
 def build_transformer() -> WanTransformer3DModel:
