@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from PIL import Image
 
+from sgdiff_app import cli
 from tests.conformance.program import SMALL, Program, adapter, model, pixels
 
 
@@ -176,16 +178,11 @@ def test_case_56_what_runs_beside_changes_nothing(program: Program, folder: Path
 
 
 def test_a_replay_draws_the_same(program: Program, folder: Path) -> None:
-    """The same request from the command line: identical pixels."""
-    import subprocess
-    import sys
-
-    from PIL import Image
-
+    """The same request from the command line, in this process: identical pixels."""
     program.post("/v1/unmerge_lora_weights")
     drawn = program.pixels()
     size = ["--size", str(SMALL["size"]), "--seed", str(SMALL["seed"]), "--num-inference-steps", "4"]
     out = folder / "cli.png"
     words = ["generate", "--model-path", str(folder / "flux"), "--prompt", "a boat", "--output-file-path", str(out)]
-    subprocess.run([sys.executable, "-m", "sgdiff_app", *words, *size], check=True, capture_output=True)
+    assert cli.main([*words, *size]) == 0
     assert (np.asarray(Image.open(out)) == drawn).all()

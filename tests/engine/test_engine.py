@@ -37,6 +37,7 @@ def test_a_request_run_again_gives_the_same_bytes(flux: Engine) -> None:
     assert first.frames.shape == (1, 64, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_new_process_gives_the_same_bytes(flux: Engine, flux_folder: Path, tmp_path: Path) -> None:
     code = (
         "import numpy, sys\n"

@@ -352,6 +352,7 @@ def test_signals_are_left_to_the_parent() -> None:
             signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_back_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGDIFF_TEST_STEP_DELAY_MS", "50")
     monkeypatch.setenv("SGDIFF_TEST_FAULT", "exit@1")

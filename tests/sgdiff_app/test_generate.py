@@ -399,6 +399,7 @@ def test_ctrl_c_ends_the_process_and_leaves_nothing(flux_folder: Path) -> None:
     assert files() == []
 
 
+@pytest.mark.slow
 def test_a_fresh_machine_without_network_draws(tmp_path: Path) -> None:
     variables = {"HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9", "XDG_CACHE_HOME": ""}
     process = child("--prompt", "x", "--size", "64x64", "--steps", "1", "--output-file-path", "x.png", **variables)

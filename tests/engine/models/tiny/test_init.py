@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,19 @@ def test_a_failure_while_saving_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_a_folder_and_explains_a_wrong_family(tmp_path: Path) -> None:
+def test_the_command_writes_a_folder_and_explains_a_wrong_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     # What scripts/make_tiny_model runs; the script itself makes the environment first, for which a test is no place.
-    command = [sys.executable, "-P", "-m", "engine.models.tiny"]
-    assert " ".join(command[1:]) in (ROOT / "scripts" / "make_tiny_model").read_text()
-    made = subprocess.run(
-        [*command, "flux", str(tmp_path / "m"), "--seed", "3"], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert (made.returncode, made.stdout) == (0, f"{tmp_path / 'm'}\n"), made.stderr
+    assert "-P -m engine.models.tiny" in (ROOT / "scripts" / "make_tiny_model").read_text()
+
+    def run(*words: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["make_tiny_model", *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("engine.models.tiny", run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    assert run("flux", str(tmp_path / "m"), "--seed", "3") == (0, f"{tmp_path / 'm'}\n", "")
     assert (tmp_path / "m" / "model_index.json").is_file()
-    wrong = subprocess.run([*command, "nope", str(tmp_path / "n")], capture_output=True, text=True, cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert wrong.stderr == f"error: family: 'nope' is not known; known: {', '.join(tiny.FAMILIES)}\n"
+    known = ", ".join(tiny.FAMILIES)
+    assert run("nope", str(tmp_path / "n")) == (2, "", f"error: family: 'nope' is not known; known: {known}\n")
