@@ -86,6 +86,16 @@ MODELS: tuple[ModelSpec, ...] = (
         **WAN_T2V,
     ),
     ModelSpec(
+        **WAN_T2V | {
+            "id": "tiny-motion",
+            "defaults": clip(
+                128, 192, 33, 16, 24, guidance_scale=3.0, flow_shift=3.0, negative_prompt="", max_sequence_length=64
+            ),
+            "limits": {"max_sequence_length": 64},
+            "precision": {"default": "fp32"},
+        }
+    ),
+    ModelSpec(
         id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         names=("Wan2.1-T2V-1.3B",),
         where={},

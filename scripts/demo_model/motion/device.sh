@@ -84,10 +84,10 @@ case $phase in
     render 40000 3000
     bash "$0" vae 415 415 2 && tar -cf "$OUT/vae.tar" -C "$W" vae && touch "$W/all1" && cat "$W/render.log" ;;
   all2)
-    bash "$0" encode && bash "$0" flow 450 640 4 64 && bash "$0" save && touch "$W/all2" ;;
+    bash "$0" encode && bash "$0" flow 450 622 4 64 && bash "$0" save && touch "$W/all2" ;;
   all3)
     bash "$0" reader 110 3 & reading=$!
-    bash "$0" flow 190 640 3 64 && bash "$0" save || exit
+    bash "$0" flow 172 622 3 96 && bash "$0" save || exit
     wait $reading; tail -n 12 "$W/reader.log"; mkdir -p "$W/proof"
     n=0; proving=()
     for pair in "24 3" "24 5" "24 7"; do

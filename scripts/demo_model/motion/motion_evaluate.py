@@ -104,10 +104,23 @@ def compare(motions: Sequence[Motion], readings: Sequence[dict[str, str]]) -> di
             count("colour", hit["thing"] and hit["colour"])
         if motion.direction:
             count("direction", hit["direction"])
+        if motion.direction in ("left", "right"):  # a balloon can only rise
+            count("left or right", hit["direction"])
         if motion.sky:
             count("sky", hit["sky"])
         count("movement", hit["direction"] if motion.direction else hit["sky"])
-    order = ("time", "place", "thing", "named thing", "colour", "direction", "sky", "movement", "night falls")
+    order = (
+        "time",
+        "place",
+        "thing",
+        "named thing",
+        "colour",
+        "direction",
+        "left or right",
+        "sky",
+        "movement",
+        "night falls",
+    )
     shares: dict[str, float | int] = {k: round(sum(rows[k]) / len(rows[k]), 4) for k in order if k in rows}
     return shares | {f"{k} counted": len(rows[k]) for k in order if k in rows}
 
