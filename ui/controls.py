@@ -176,7 +176,8 @@ def connect_chips(
 
     sides = [form["width"], form["height"]]
     chips.input(pick, [chips], sides, **QUIET)
-    gr.on([side.change for side in sides], tell, sides, [chips], **QUIET)
+    # The last of several at once counts: both sides change together.
+    gr.on([side.change for side in sides], tell, sides, [chips], trigger_mode="always_last", **QUIET)
 
 
 def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:

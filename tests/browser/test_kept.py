@@ -17,6 +17,11 @@ def reloaded(page: Page) -> None:
     page.locator("[data-kept-for]").wait_for(state="attached")
 
 
+def kept(page: Page, text: str) -> None:
+    """Wait until the browser keeps a text: it is written shortly after it was changed."""
+    page.wait_for_function("text => (localStorage.getItem('sgdiff-forms') || '').includes(text)", arg=text)
+
+
 def steps(page: Page) -> Locator:
     return page.get_by_label("number input for Steps").locator("visible=true")
 
@@ -30,7 +35,8 @@ def test_a_reload_keeps_the_form(page: Page) -> None:
     steps(page).press("Tab")
     seed.fill("9007199254740993")
     page.get_by_placeholder("What to keep out").locator("visible=true").fill("fog")
-    prompt.fill("a house that is kept")  # the last thing, so that it is on its way when the page is left
+    prompt.fill("a house that is kept")
+    kept(page, "a house that is kept")
     reloaded(page)
     expect(prompt).to_have_value("a house that is kept")
     expect(page.get_by_placeholder("What to keep out").locator("visible=true")).to_have_value("fog")
@@ -44,7 +50,7 @@ def test_a_reload_keeps_the_form(page: Page) -> None:
     expect(seed).to_have_value("")
     expect(page.get_by_role("radio", name="1:1")).to_be_checked()
     expect(prompt).to_have_value("a house that is kept")
-    page.wait_for_timeout(600)
+    kept(page, '"num_inference_steps":20')
     reloaded(page)
     expect(prompt).to_have_value("a house that is kept")
     expect(steps(page)).to_have_value("20")
@@ -56,6 +62,7 @@ def test_edit_keeps_its_own(page: Page) -> None:
     page.get_by_role("tab", name="Edit").click()
     wish = page.get_by_placeholder("What the result should show")
     wish.fill("a red roof")
+    kept(page, "a red roof")
     reloaded(page)
     expect(page.get_by_placeholder("What to draw")).to_have_value("")
     page.get_by_role("tab", name="Edit").click()
@@ -66,8 +73,8 @@ def test_what_is_kept_of_another_model_or_is_nonsense_is_not_shown(page: Page) -
     page.locator("[data-kept-for]").wait_for(state="attached")
     other = {"prompt": "of another", "num_inference_steps": 3}
     wrong = {"prompt": "half of it is nonsense", "num_inference_steps": "many", "seed": "twelve", "width": [1]}
-    kept = {"generate": {"someone/else": other}, "edit": 3, "video": {"tiny-scenes": []}}
-    page.evaluate("kept => localStorage.setItem('sgdiff-forms', kept)", json.dumps(kept))
+    stored = {"generate": {"someone/else": other}, "edit": 3, "video": {"tiny-scenes": []}}
+    page.evaluate("kept => localStorage.setItem('sgdiff-forms', kept)", json.dumps(stored))
     reloaded(page)
     expect(page.get_by_placeholder("What to draw")).to_have_value("")
     expect(steps(page)).to_have_value("20")
