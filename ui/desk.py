@@ -28,7 +28,8 @@ from engine.types import Artifact, Request
 from ui.adapters import Adapters
 
 DOOR = "ui"  # in the notes of a job: where it came from
-UPDATE_S = 0.2  # between two updates of a page
+UPDATE_S = 0.2  # between two updates of a page, at least,
+MOST_UPDATES = 40  # and so many in a second of all pages, or events that somebody waits for would come late
 BEAT_S = 1.0  # so often a page that is followed hears something, also when nothing changes
 KEPT = 24  # jobs of a client that its page shows, the newest
 MOST_CLIENTS = 1000  # whose jobs are remembered; those of others are looked up again
@@ -362,9 +363,14 @@ class Desk:
                     return
                 with suppress(TimeoutError):
                     await asyncio.wait_for(follower.bell.wait(), BEAT_S)
-                await asyncio.sleep(UPDATE_S - (monotonic() - began))
+                await asyncio.sleep(self.pace - (monotonic() - began))
         finally:
             await asyncio.to_thread(self._leave, follower, client)
+
+    @property
+    def pace(self) -> float:
+        """Seconds between two updates of a page: the more there are that follow jobs, the longer."""
+        return max(UPDATE_S, sum(map(len, tuple(self.followers.values()))) / MOST_UPDATES)
 
     def _seen_by(self, follower: Follower, client: str) -> Snapshot:
         """Return what a page shows now, and have it hear of what comes. It may have left meanwhile."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -197,6 +197,21 @@ def test_a_client_that_comes_back_finds_its_jobs(tmp_path: Path) -> None:
     with desk_at(tmp_path) as after:
         assert [found.id for found in after.jobs_of("returning")] == [job.id]
         assert after.files(after.get(job.id))
+
+
+def test_many_pages_share_the_updates_of_a_second(desk: Desk) -> None:
+    async def paces() -> list[float]:
+        found, pages = [desk.pace], list[AsyncGenerator[Snapshot, None]]()
+        for count in (4, 56):
+            pages += [desk.follow("shares") for _ in range(count)]
+            for page in pages[-count:]:
+                await anext(page)
+            found.append(desk.pace)
+        for page in pages:
+            await page.aclose()
+        return [*found, desk.pace]
+
+    assert asyncio.run(paces()) == [0.2, 0.2, 1.5, 0.2]
 
 
 def test_who_has_left_is_remembered_no_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
