@@ -81,11 +81,12 @@ def _field(found: Fitted, name: str, names: Container[str], spec: ModelSpec | No
     """Leave out what there is no widget for, and what it cannot show."""
     value = found.values[name]
     usual = value in ("", [], {}) or value in (default(name, spec), FIELDS[name].default)
-    if name not in names or not used(name, spec):
+    unused = spec is not None and not used(name, spec)
+    if name not in names or unused:
         if usual:
             del found.values[name]
         else:
-            found.leave(name, "this model does not use it" if not used(name, spec) else "nothing sets it here")
+            found.leave(name, "this model does not use it" if unused else "nothing sets it here")
         return
     try:
         checked = schema.check(Request, name, value)

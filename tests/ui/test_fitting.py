@@ -33,7 +33,7 @@ CARDS = {"pixel-art": "pixel-art", "neon-night": "neon-night", "mine.safetensors
 
 
 def find(path: str | None, weight_name: str | None = None) -> Any:
-    return SimpleNamespace(entry=SimpleNamespace(reference=CARDS[path])) if path in CARDS else None
+    return SimpleNamespace(entry=SimpleNamespace(named={"path": CARDS[path]})) if path in CARDS else None
 
 
 ADAPTERS: Any = SimpleNamespace(
@@ -48,7 +48,8 @@ ADAPTERS: Any = SimpleNamespace(
 def page() -> Page:
     """A page with the three forms, over a desk whose model can be exchanged."""
     served = SimpleNamespace(max_pixels=None)
-    desk = SimpleNamespace(spec=TINY, adapters=ADAPTERS, queue=SimpleNamespace(served=served))
+    options = SimpleNamespace(model_switch=False)
+    desk = SimpleNamespace(spec=TINY, adapters=ADAPTERS, queue=SimpleNamespace(served=served), options=options)
     with gr.Blocks():
         found = Page(desk)  # type: ignore[arg-type]
         with gr.Tabs() as found.tabs:
@@ -162,6 +163,12 @@ def test_what_can_be_sent_stays_as_it_is(page: Page) -> None:
     found = fitted(given, page.forms["generate"].entries, TINY)
     assert found.values == given and not found.notes
     assert sent(page, page.restored(given, "generate"), "generate").items() >= given.items()
+
+
+def test_a_model_that_is_not_known_yet_is_not_said_to_lack_anything(page: Page) -> None:
+    given = {"prompt": "a", "guidance_scale": 3.5, "output_format": "mp4"}
+    found = fitted(given, page.forms["generate"].entries, None)
+    assert found.values == given and not found.notes
 
 
 def test_adapters_come_back_and_those_that_cannot_be_used_are_told() -> None:
