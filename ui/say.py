@@ -15,6 +15,7 @@ from engine.errors import InputError, NotFound, QueueFull, SgdiffError, UsageErr
 
 F = TypeVar("F", bound=Callable[..., Any])
 SHORT_S = 10.0  # that a toast stays
+CHANGED = "Not everything could be loaded as it was"
 MOST = 6  # lines of a toast
 LONG_S = 30  # that a toast of several lines stays
 TITLES = (
@@ -41,7 +42,7 @@ def changed(notes: Sequence[str]) -> None:
     if notes:
         rest = [f"and {len(notes) - MOST} more"] if len(notes) > MOST else []
         lines = "<br>".join(html.escape(line) for line in [*notes[:MOST], *rest])
-        gr.Warning(lines, title="Not everything could be loaded as it was", duration=LONG_S)
+        gr.Warning(f'<span class="toast-own">{CHANGED}</span>{lines}', title=CHANGED, duration=LONG_S)
 
 
 def info(message: str, title: str, seconds: float = SHORT_S) -> None:

@@ -91,4 +91,5 @@ def test_what_was_changed_is_one_toast_of_a_few_lines(monkeypatch: pytest.Monkey
     say.changed([])
     assert not shown
     say.changed([f"line {i} <b>" for i in range(9)])
-    assert shown[0].startswith("line 0 &lt;b&gt;<br>line 1") and shown[0].endswith("line 5 &lt;b&gt;<br>and 3 more")
+    assert shown[0].startswith(f'<span class="toast-own">{say.CHANGED}</span>line 0 &lt;b&gt;<br>line 1')
+    assert shown[0].endswith("line 5 &lt;b&gt;<br>and 3 more")
