@@ -11,7 +11,7 @@ import torch
 from data import arrays, progress
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from layout import TEXT_TOKENS, assemble, build_clip, build_t5, build_transformer
-from muon import Muon
+from muon import optimizers
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
@@ -61,19 +61,19 @@ def _init(model: Model) -> None:
 INNER = ("transformer_blocks", "single_transformer_blocks", "encoder.block", "encoder.layers")
 
 
-def optimizers(model: nn.Module, inner: tuple[str, ...] = INNER) -> list[torch.optim.Optimizer]:
+def divided(model: nn.Module, inner: tuple[str, ...] = INNER) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for embeddings, norms, biases and the edges of the network."""
     matrix, rest = [], []
     for name, p in model.named_parameters():
         plain = any(k in name for k in inner) and p.ndim == 2 and ".norm" not in name and "bias" not in name
         (matrix if plain else rest).append(p)
     print(f"muon {sum(p.numel() for p in matrix) / 1e6:.2f}M, adamw {sum(p.numel() for p in rest) / 1e6:.2f}M")
-    adam = torch.optim.AdamW(rest, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    muon = Muon(matrix, lr=MATRIX_PEAK)
-    for opt in (adam, muon):
-        for group in opt.param_groups:
-            group["peak"] = group["lr"]
-    return [adam, muon]
+    return optimizers(matrix, rest, (PEAK, MATRIX_PEAK), (0.01, 0.01))
+
+
+def rate(step: int, done: float) -> float:
+    """Warm up, stay, then fall along a cosine."""
+    return min(1.0, (step + 1) / 400) * (0.02 + 0.98 * min(1.0, 0.5 * (1 + math.cos(math.pi * done)) * 1.15))
 
 
 def times(n: int, device: str, mean: float = 0.9) -> Tensor:
@@ -162,7 +162,7 @@ def train(
     model, ema = Model(*toks).to(device), Model(*toks).to(device).requires_grad_(False)
     _start(model, init)
     ema.load_state_dict(model.state_dict())
-    opts = optimizers(model)
+    opts = divided(model)
     before, step = resume(work / "flow.pt", model, ema, opts, device)
     weights, averaged = list(model.parameters()), list(ema.parameters())
     _prepare(model, mode)
@@ -173,7 +173,7 @@ def train(
         if elapsed > slice_minutes * 60 or before + elapsed > total_minutes * 60:
             break
         done = (before + elapsed) / (total_minutes * 60)
-        rate = min(1.0, (step + 1) / 400) * (0.02 + 0.98 * min(1.0, 0.5 * (1 + math.cos(math.pi * done)) * 1.15))
+        share = rate(step, done)
         i = torch.randint(tokens.total, (batch,), device=device)
         m = torch.randint(2, (batch,), device=device)
         k = torch.randint(tokens.kinds, (batch,), device=device)
@@ -186,7 +186,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for opt in opts:
             for group in opt.param_groups:
-                group["lr"] = group["peak"] * rate
+                group["lr"].fill_(group["peak"] * share)
             opt.step()
             opt.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -199,7 +199,7 @@ def train(
             spent = time.time() - begin
             assert math.isfinite(log_loss.item()), "the loss is no longer finite"
             print(
-                f"flow step {step} loss {log_loss.item() / 250:.4f} rate {rate:.3f} "
+                f"flow step {step} loss {log_loss.item() / 250:.4f} rate {share:.3f} "
                 f"{250 / (spent - shown):.2f} it/s {before + spent:.0f}s",
                 flush=True,
             )

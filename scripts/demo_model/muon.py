@@ -24,7 +24,9 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """One group per shape, so that a step is a few batched products and not one per matrix."""
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: Tensor, momentum: float = 0.95, weight_decay: float = 0.01
+    ) -> None:
         by_shape: dict[tuple[int, ...], list[Tensor]] = {}
         for p in params:
             by_shape.setdefault(tuple(p.shape), []).append(p)
@@ -47,3 +49,22 @@ class Muon(torch.optim.Optimizer):
             update *= -group["lr"] * 0.2 * max(rows, columns) ** 0.5  # the size that an AdamW update would have
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(params, [u.view_as(p) for u, p in zip(update, params, strict=True)])
+
+
+def optimizers(
+    matrices: list[Tensor], rest: list[Tensor], peaks: tuple[float, float], decays: tuple[float, float]
+) -> list[torch.optim.Optimizer]:
+    """AdamW for the rest and Muon for matrices, with peaks and weight decays in this order. Rates are tensors, whose
+    peak is kept beside them, so that a step that was recorded can follow them."""
+    device = matrices[0].device
+    adam, muon = (torch.tensor(peak, device=device) for peak in peaks)
+    opts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            rest, adam, betas=(0.9, 0.99), weight_decay=decays[0], fused=True, capturable=device.type == "cuda"
+        ),
+        Muon(matrices, muon, weight_decay=decays[1]),
+    ]
+    for opt, peak in zip(opts, peaks, strict=True):
+        for group in opt.param_groups:
+            group["peak"] = peak
+    return opts

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
-from flow import checkpoint, optimizers, resume, times
+from flow import checkpoint, divided, rate, resume, times
 from motion_data import CAPTIONS, texts
+from motion_graph import Step
 from motion_layout import LATENTS, TEXT_TOKENS, build_text_encoder, build_transformer
 from motion_ranks import Ranks, Slice, half
 from torch import Tensor, nn
@@ -103,11 +105,6 @@ class Examples:
         return self.z[i].float(), torch.where(bare, self.empty, self.ids[i, k].long())
 
 
-def _rate(step: int, done: float) -> float:
-    """Warm up, stay, then fall along a cosine."""
-    return min(1.0, (step + 1) / 400) * (0.02 + 0.98 * min(1.0, 0.5 * (1 + math.cos(math.pi * done)) * 1.15))
-
-
 def _prepare(model: Model, mode: str) -> None:
     torch.set_float32_matmul_precision("high")
     # Training of tiny-scenes died of illegal memory accesses (torch 2.11, H200) until these were off.
@@ -145,33 +142,27 @@ def train(
     if folder:
         adopt(model, folder, tokenizer)
     ema.load_state_dict(model.state_dict())
-    opts = optimizers(model, INNER)
+    opts = divided(model, INNER)
     before, step = resume(work / "flow.pt", model, ema, opts, ranks.device)
     weights, averaged = list(model.parameters()), list(ema.parameters())
     ranks.align([*weights, *averaged])
     _prepare(model, mode)
     torch.manual_seed(10_000 * (step + 1) + ranks.rank)
+    trainer = Step(weights, opts, ranks, mode == "fast")
+    backward, loss = trainer.backward(partial(_loss, model, examples, batch))
     first, shown, saved = step, time.time(), time.time()
     spent, log_loss = before, torch.zeros((), device=ranks.device)
     for spent in part.clock(ranks, before):
-        rate = _rate(step, spent / part.total)
-        loss = _loss(model, examples, batch)
-        loss.backward()
-        ranks.average(weights)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for opt in opts:
-            for group in opt.param_groups:
-                group["lr"] = group["peak"] * rate
-            opt.step()
-            opt.zero_grad(set_to_none=True)
+        share = rate(step, spent / part.total)
+        trainer(backward, share)
         with torch.no_grad():
             torch._foreach_lerp_(averaged, weights, max(0.0007, 1 / (step + 8)))
         step += 1
-        log_loss += loss.detach()
+        log_loss += loss
         if step % 250 == 0:
             assert math.isfinite(log_loss.item()), "the loss is no longer finite"
             ranks.say(
-                f"flow step {step} loss {log_loss.item() / 250:.4f} rate {rate:.3f} "
+                f"flow step {step} loss {log_loss.item() / 250:.4f} rate {share:.3f} "
                 f"{250 / (time.time() - shown):.2f} it/s {spent:.0f}s"
             )
             shown = time.time()

@@ -1,14 +1,17 @@
-"""Work on a GPU recorded once and replayed: a small network's step is over sooner than its kernels are launched."""
+"""A step of training on several GPUs, recorded once and replayed: small networks wait for their launches otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from motion_ranks import Ranks
 from torch import Tensor
 
+Work = Callable[[], object]
 
-def recorded(work: Callable[[], None], warm: int = 3) -> Callable[[], None]:
+
+def recorded(work: Work, warm: int = 3) -> Work:
     """`work` as a CUDA graph. It takes and leaves its values in tensors that stay, and runs `warm` times first."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -23,28 +26,48 @@ def recorded(work: Callable[[], None], warm: int = 3) -> Callable[[], None]:
     return graph.replay
 
 
-class Gradients:
-    """All gradients in one tensor, of which each weight's own is a part."""
+class Step:
+    """Forward and back from a loss, gradients averaged over the ranks, optimizers; recorded where `fast`.
 
-    def __init__(self, weights: list[Tensor]) -> None:
-        self.weights = weights
-        self.flat = torch.zeros(sum(w.numel() for w in weights), device=weights[0].device)
-        parts = self.flat.split([w.numel() for w in weights])
-        self.parts = [part.view_as(w) for part, w in zip(parts, weights, strict=True)]
+    All gradients lie in one tensor, of which each weight's own is a part. Rates lie in tensors (their "peak" beside
+    them), so that what is recorded can follow them.
+    """
 
-    def of(self, loss: Tensor) -> None:
-        """Work back from a loss."""
-        found = torch.autograd.grad(loss, self.weights, allow_unused=True)
-        flat = [torch.zeros_like(w) if g is None else g for g, w in zip(found, self.weights, strict=True)]
-        torch.cat([g.flatten() for g in flat], out=self.flat)
+    def __init__(self, weights: list[Tensor], opts: list[torch.optim.Optimizer], ranks: Ranks, fast: bool) -> None:
+        self.weights, self.opts, self.ranks, self.fast = weights, opts, ranks, fast
+        self.flat = torch.zeros(sum(w.numel() for w in weights), device=ranks.device)
+        for weight, part in zip(weights, self.flat.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
+        self._rate(0.0)
+        self._update = self._recorded(lambda: [opt.step() for opt in opts])
 
-    def limit(self, norm: float) -> Tensor:
-        """Scale them down to a norm of at most so much; returns what it was."""
-        own = torch.linalg.vector_norm(self.flat)
-        self.flat.mul_((norm / (own + 1e-6)).clamp(max=1.0))
-        return own
+    def _recorded(self, work: Work) -> Work:
+        return recorded(work) if self.fast else work
 
-    def hand_over(self) -> None:
-        """Let optimizers find them."""
-        for weight, part in zip(self.weights, self.parts, strict=True):
-            weight.grad = part
+    def _rate(self, share: float) -> None:
+        for opt in self.opts:
+            for group in opt.param_groups:
+                group["lr"].fill_(group["peak"] * share)
+
+    def backward(self, loss: Callable[[], Tensor]) -> tuple[Work, Tensor]:
+        """What works back from a loss, and the tensor that has its value then."""
+        value = torch.zeros((), device=self.ranks.device)
+
+        def work() -> None:
+            found = loss()
+            grads = torch.autograd.grad(found, self.weights, allow_unused=True)
+            grads = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, self.weights, strict=True)]
+            torch.cat([g.flatten() for g in grads], out=self.flat)
+            value.copy_(found.detach())
+
+        return self._recorded(work), value
+
+    def __call__(self, backward: Work, share: float) -> Tensor:
+        """One step at a share of the peak rates; returns the norm that the gradients had."""
+        backward()
+        self.ranks.mean(self.flat)
+        norm = torch.linalg.vector_norm(self.flat)
+        self.flat.mul_((1 / (norm + 1e-6)).clamp(max=1.0))
+        self._rate(share)
+        self._update()
+        return norm

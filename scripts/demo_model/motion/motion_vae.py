@@ -8,7 +8,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from motion_data import arrays, progress
-from motion_graph import Gradients, recorded
+from motion_graph import Step
 from motion_layout import CHANNELS, LATENTS, build_vae
 from motion_ranks import Ranks, Slice, half
-from muon import Muon
+from muon import optimizers
 from PIL import Image
 from torch import Tensor
 from vae import edges
@@ -84,22 +84,23 @@ class Clips:
         return _normal(self.store[i, begin + torch.arange(frames, device=device)])
 
 
-def _losses(vae: AutoencoderKLWan, x: Tensor, coarse: bool) -> tuple[Tensor, Tensor]:
-    mean, logvar = whole.encode(vae, x).float().chunk(2, 1)
-    logvar = logvar.clamp(-20, 10)
-    z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-    out = whole.decode(vae, z).float()
-    l1 = (out - x).abs().mean()
+def _loss(vae: AutoencoderKLWan, x: Tensor, coarse: bool) -> Tensor:
+    with half(x.device.type):
+        mean, logvar = whole.encode(vae, x).float().chunk(2, 1)
+        logvar = logvar.clamp(-20, 10)
+        z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        out = whole.decode(vae, z).float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    total = l1 + edges(out, x) + KL_WEIGHT * kl
+    total = (out - x).abs().mean() + edges(out, x) + KL_WEIGHT * kl
     if x.shape[2] > 1:
         total = total + MOTION_WEIGHT * (out.diff(dim=2) - x.diff(dim=2)).abs().mean()
     if coarse:
         # Latents shrunk by two must decode to the shrunk clip: smoother latents are easier to generate.
-        half = (1, 2, 2)
-        small = whole.decode(vae, F.avg_pool3d(z, half)).float()
-        total = total + COARSE_WEIGHT * (small - F.avg_pool3d(x, half)).abs().mean()
-    return total, l1
+        by_two = (1, 2, 2)
+        with half(x.device.type):
+            small = whole.decode(vae, F.avg_pool3d(z, by_two)).float()
+        total = total + COARSE_WEIGHT * (small - F.avg_pool3d(x, by_two)).abs().mean()
+    return total
 
 
 def _optimizers(vae: AutoencoderKLWan) -> list[torch.optim.Optimizer]:
@@ -108,18 +109,7 @@ def _optimizers(vae: AutoencoderKLWan) -> list[torch.optim.Optimizer]:
     for name, p in vae.named_parameters():
         inside = p.ndim >= 4 and not any(k in name for k in ("conv_in", "conv_out", "quant_conv"))
         (kernels if inside else rest).append(p)
-    device = rest[0].device  # rates in tensors: what is recorded can follow them
-    return [
-        torch.optim.AdamW(
-            rest,
-            lr=torch.tensor(PEAK, device=device),
-            betas=(0.9, 0.99),
-            weight_decay=1e-4,
-            fused=True,
-            capturable=device.type == "cuda",
-        ),
-        Muon(kernels, lr=torch.tensor(KERNEL_PEAK, device=device), weight_decay=0.0),
-    ]
+    return optimizers(kernels, rest, (PEAK, KERNEL_PEAK), (1e-4, 0.0))
 
 
 def _rate(step: int, done: float) -> float:
@@ -174,53 +164,6 @@ class Run:
         self.frames = frames
 
 
-class Steps:
-    """What is done at each step: forward and back on a batch that lies in `x`, then the optimizers. With `fast` both
-    are recorded, anew for each length of the windows."""
-
-    def __init__(self, run: Run, ranks: Ranks, fast: bool) -> None:
-        self.run, self.ranks, self.fast = run, ranks, fast
-        self.weights = list(run.vae.parameters())
-        self.gradients = Gradients(self.weights)
-        self.gradients.hand_over()
-        self.backward: dict[bool, Callable[[], None]] = {}
-        self.loss = self.l1 = torch.zeros((), device=ranks.device)
-        self.rate(0.0)
-        self.update = self._recorded(lambda: [opt.step() for opt in run.opts])
-
-    def _recorded(self, work: Callable[[], object]) -> Callable[[], object]:
-        return recorded(work) if self.fast else work
-
-    def rate(self, share: float) -> None:
-        """The optimizers' rates as a share of their peaks."""
-        for opt, peak in zip(self.run.opts, (PEAK, KERNEL_PEAK), strict=True):
-            for group in opt.param_groups:
-                group["lr"].fill_(peak * share)
-
-    def lengthen(self, x: Tensor) -> None:
-        """Go over to batches like this one."""
-        self.x, self.backward = x, {}
-        self.loss, self.l1 = self.loss.clone(), self.l1.clone()
-
-        def work(coarse: bool) -> None:
-            with half(self.ranks.device):
-                loss, l1 = _losses(self.run.vae, self.x, coarse)
-            self.gradients.of(loss)
-            self.loss.copy_(loss.detach())
-            self.l1.copy_(l1.detach())
-
-        for coarse in (False, True) if x.shape[2] == 1 else (False,):
-            self.backward[coarse] = self._recorded(partial(work, coarse))
-
-    def __call__(self, x: Tensor, share: float, coarse: bool) -> None:
-        self.x.copy_(x)
-        self.backward[coarse]()
-        self.ranks.mean(self.gradients.flat)
-        self.norm = self.gradients.limit(1.0)
-        self.rate(share)
-        self.update()
-
-
 def train(
     work: Path,
     ranks: Ranks,
@@ -245,7 +188,7 @@ def train(
     if fast:
         whole.compiled()
         print(f"vae rank {ranks.rank}: {whole.choose(vae, clips.batch(windows[-1][1], windows[-1][0]))}", flush=True)
-    steps, now = Steps(run, ranks, fast), (0, 0)
+    step, now = Step(list(vae.parameters()), run.opts, ranks, fast), (0, 0)
     shown = saved = time.time()
     for run.seconds in part.clock(ranks, before):
         if run.step % 25 == 0:
@@ -255,18 +198,20 @@ def train(
         frames, count = window
         if window != now:
             run.lengthen(frames)
-            steps.lengthen(clips.batch(count, frames))
-            now = window
-        steps(clips.batch(count, frames), _rate(run.step, done), frames == 1 and run.step % 3 == 0)
+            x, now = clips.batch(count, frames), window
+            plain = step.backward(partial(_loss, vae, x, coarse=False))
+            coarse = step.backward(partial(_loss, vae, x, coarse=True)) if frames == 1 else plain
+        x.copy_(clips.batch(count, frames))
+        backward, loss = coarse if run.step % 3 == 0 else plain
+        norm = step(backward, _rate(run.step, done))
         with torch.no_grad():
-            torch._foreach_lerp_(averaged, steps.weights, max(0.002, 1 / (run.step + 4)))
+            torch._foreach_lerp_(averaged, step.weights, max(0.002, 1 / (run.step + 4)))
         run.step += 1
         if run.step % 250 == 0:
-            loss, l1, norm = steps.loss.item(), steps.l1.item(), steps.norm.item()
-            assert math.isfinite(loss) and math.isfinite(norm), "the loss is no longer finite"
+            assert math.isfinite(loss.item()) and math.isfinite(norm.item()), "the loss is no longer finite"
             ranks.say(
-                f"vae step {run.step} loss {loss:.4f} l1 {l1:.4f} frames {count} x {frames} "
-                f"clips {clips.filled} {250 / (time.time() - shown):.2f} it/s {run.seconds:.0f}s"
+                f"vae step {run.step} loss {loss.item():.4f} frames {count} x {frames} clips {clips.filled} "
+                f"{250 / (time.time() - shown):.2f} it/s {run.seconds:.0f}s"
             )
             shown = time.time()
         if ranks.first and time.time() - saved > SAVE_EVERY:
