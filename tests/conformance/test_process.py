@@ -59,6 +59,14 @@ def workers(program: Program) -> list[psutil.Process]:
     return psutil.Process(program.process.pid).children(recursive=True)
 
 
+def back_in_time(program: Program) -> psutil.Process:
+    """Return the worker that took the place of another, which has cost little."""
+    (worker,) = workers(program)
+    spent = worker.cpu_times()
+    assert spent.user + spent.system < 15, "seconds on an idle machine, however busy this one is"
+    return worker
+
+
 # A program takes some ten seconds of computing to start, so one lives through several cases, a function each.
 
 
@@ -100,19 +108,18 @@ def case_33_a_worker_that_dies(program: Program) -> None:
     failed = program.post("/v1/images/generations", {"prompt": "FAULT", **SMALL})
     health = program.client.get("/health")
     refused = program.post("/v1/images/generations", {"prompt": "a boat", **SMALL})
-    died = time.monotonic()
     assert (failed.status_code, failed.json()["error"]["code"]) == (503, "worker_died")
     assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "worker_died")
     assert refused.headers["retry-after"] == "15"
     assert program.client.get("/v1/models").status_code == 200
     program.until_healthy()
-    assert time.monotonic() - died < 60
+    back_in_time(program)
     program.image()
 
 
 def case_59_another_model(program: Program) -> None:
-    answer = program.post("/v1/models/load", {"model": "tiny-motion"})
+    answer = program.post("/v1/models/load", {"model": "tiny-motion"}, timeout=240)
     assert answer.status_code == 200, answer.text
     assert program.client.get("/v1/models").json()["data"][0]["id"] == "tiny-motion"
     assert program.ended(clip(program))["status"] == "completed"
@@ -150,11 +157,8 @@ def sigkill_in_mid_step(program: Program) -> tuple[str, psutil.Process]:
     (worker,) = workers(program)
     worker.kill()
     assert program.ended(first)["error"]["code"] == "worker_died"
-    assert program.ended(second)["status"] == "completed"
-    (another,) = workers(program)
-    spent = another.cpu_times()
-    assert spent.user + spent.system < 15, "seconds on an idle machine, however busy this one is"
-    return second, another
+    assert program.ended(second, 120)["status"] == "completed"
+    return second, back_in_time(program)
 
 
 def killed_in_mid_step(program: Program) -> tuple[str, str]:
