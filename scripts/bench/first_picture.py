@@ -1,4 +1,4 @@
-"""The bundled model on this machine: from typing the command, warm, memory, and beside stock diffusers.
+"""The bundled models on this machine: from typing the command, warm, memory, and beside stock diffusers.
 
     .venv/bin/python scripts/bench/first_picture.py
 
@@ -8,7 +8,6 @@ Ours and stock diffusers take turns in one process, on the same folder of weight
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,19 +18,25 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 PROMPT = "A beautiful sunset over the mountains"
+CLIP = "a red sailboat sails to the left on the sea at sunset"
 COMMANDS, REPETITIONS = 3, 7
 
 
-def typed() -> tuple[list[float], float]:
-    """Run the README's command; return seconds until it ends, and the peak memory of the process in MB."""
-    seconds = []
+def typed(*words: str) -> tuple[list[float], float]:
+    """Run `generate` with these words; return seconds until it ends, and the peak memory of a process in MB."""
+    seconds, memory = [], 0
     with tempfile.TemporaryDirectory() as folder:
+        command = [str(ROOT / "scripts/sgdiff"), "generate", "-q", *words, "--output-path", folder]
         for _ in range(COMMANDS):
             start = time.perf_counter()
-            words = [str(ROOT / "scripts/sgdiff"), "generate", "-q", "--prompt", PROMPT, "--output-path", folder]
-            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
             seconds.append(time.perf_counter() - start)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, command)
+            memory = max(memory, used.ru_maxrss)
+    return seconds, memory / 1024
 
 
 def warm() -> tuple[list[float], list[float]]:
@@ -74,7 +79,8 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import common
 
-    command, memory = typed()
+    command, memory = typed("--prompt", PROMPT)
+    clip, clip_memory = typed("--model-path", "tiny-motion", "--prompt", CLIP)
     ours, stock = warm()
     mine, other = common.spread(ours), common.spread(stock)
     common.store(
@@ -85,6 +91,9 @@ def main() -> None:
             "peak_memory_mb": round(memory),
             "warm": mine,
             "stock_diffusers_warm": other,
+            "clip_prompt": CLIP,
+            "clip_from_typing": common.spread(clip),
+            "clip_peak_memory_mb": round(clip_memory),
             "ours_over_stock": round(mine["median_s"] / other["median_s"], 3),
         },
     )

@@ -115,7 +115,9 @@ def test_the_list_as_json(cli: Cli, online: Hub) -> None:
     assert (dev["state"], dev["tasks"], dev["defaults"]["num_inference_steps"]) == ("cached", ["T2I"], 50)
     assert dev["disk_bytes"] == sum(map(len, FILES.values()))
     assert Path(dev["folder"]).name == COMMIT
-    assert {entry["state"] for name, entry in found.items() if name not in (DEV, "tiny-scenes", "tiny-motion")} == {"absent"}
+    assert {entry["state"] for name, entry in found.items() if name not in (DEV, "tiny-scenes", "tiny-motion")} == {
+        "absent"
+    }
 
 
 def test_a_machine_without_a_cache_lists_too(cli: Cli, online: Hub) -> None:
