@@ -21,6 +21,7 @@ LOG_OUT = (
     "<span>Log out</span></button></form>"
 )
 TABS = (generate, edit, video, loras, gallery, compare, system)
+EVENTS = 500  # that Gradio works at side by side: each window that follows jobs is one, and takes no thread
 CACHE_S = (3600, 24 * 3600)  # how often the page's own copies of files are looked through, and how old they may get
 
 
@@ -54,6 +55,7 @@ def _built(desk: Desk, tabs: Sequence[ModuleType]) -> gr.Blocks:
                 tab.build(page)
         assert all(isinstance(child, gr.Tab) for child in page.tabs.children), "else labels go to other tabs"
         page.connect(demo)
+    demo.max_threads = EVENTS
     demo.queue(api_open=False, default_concurrency_limit=None)
     files.guard(demo)
     skips.spare(demo)

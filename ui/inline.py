@@ -83,7 +83,8 @@ async def stepped(work: Generator[T, None, None]) -> AsyncGenerator[T, None]:
 def launch(desk: InlineDesk) -> tuple[gr.Blocks, Any]:
     """Serve the page by Gradio's own server, which is what a Space expects; return it and the application."""
     demo = app.build(desk, TABS)
-    start = functools.partial(demo.launch, prevent_thread_lock=True, quiet=True, **app.launch_options(desk))
+    quiet = {"prevent_thread_lock": True, "quiet": True, "max_threads": app.EVENTS}
+    start = functools.partial(demo.launch, **quiet, **app.launch_options(desk))
     served, _, _ = app.with_loop(start)
     return demo, served
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from sgdiff_app.server.pages import desk_of
 from tests.sgdiff_app.server import intruding
 from tests.sgdiff_app.server.serving import Running, Server
 
@@ -61,6 +62,25 @@ def test_events_take_no_file_that_was_not_uploaded(paged: Running) -> None:
 
 def test_files_of_other_servers_are_not_given(paged: Running) -> None:
     intruding.other_servers(paged.client)
+
+
+def test_a_page_answers_while_many_windows_follow_their_jobs(paged: Running) -> None:
+    desk = desk_of(paged.service)
+    jobs = [desk.submit(desk.request({"prompt": "a very slow hill"}), "client", "generate") for _ in range(9)]
+    loads = [event for event in paged.client.get("/config").json()["dependencies"] if "load" in str(event["targets"])]
+    follow = next(event["id"] for event in loads if event["types"]["generator"])
+    other = next(event for event in loads if event["backend_fn"] and not event["types"]["generator"])
+    begin = {"trigger_id": None, "event_data": None}
+    for i in range(60):
+        window = {"data": ["client", None], "fn_index": follow, "session_hash": f"window{i}", **begin}
+        assert paged.client.post("/gradio_api/queue/join", json=window).status_code == 200
+    ask = {"data": [[]] * len(other["inputs"]), "fn_index": other["id"], "session_hash": "another", **begin}
+    assert paged.client.post("/gradio_api/queue/join", json=ask).status_code == 200
+    answer = paged.client.get("/gradio_api/queue/data?session_hash=another", timeout=30).text
+    assert "process_completed" in answer
+    assert desk.queue.store.get(jobs[-1].id).status == "queued", "the windows still follow"
+    for job in jobs:
+        desk.cancel(job.id)
 
 
 def test_the_page_can_be_installed(paged: Running) -> None:
