@@ -14,7 +14,7 @@ import gradio as gr
 
 import engine
 from engine.catalog import ModelSpec
-from ui import controls, lora_set
+from ui import controls, lacking, lora_set
 from ui.forms import Form, default
 from ui.page import QUIET
 from ui.panel import Panel
@@ -58,30 +58,52 @@ def build(page: Page) -> gr.Tab:
     """Build the tab."""
     spec = page.desk.spec
     form = page.forms[NAME] = Form(spec)
-    with page.tab(NAME, "Generate") as tab, gr.Row(elem_classes="workspace"):
-        with gr.Column(scale=5, min_width=320, elem_classes="settings"):
-            controls.words(form, "What to draw", autofocus=True)
-            controls.earlier(page, form)
-            row = controls.run_row("Generate")
-            ratio = chips(spec)
-            controls.guidance_row(form)
-            seed = controls.seed_row(form)
-            lora_set.build(page)
-            with gr.Accordion("Advanced", open=False):
-                with gr.Row():
-                    form.widget("width", min_width=120, info=None)
-                    form.widget("height", min_width=120, info=None)
-                form.rest(without=("strength", "num_frames", "fps", "x264_preset"))
-            controls.reset(page, form)
-            examples(page, form)
-        with gr.Column(scale=6, min_width=320):
-            panel = Panel(page, NAME)
+    with page.tab(NAME, "Generate") as tab:
+        vacant = lacking.build(page, empty, can_draw)
+        with gr.Row(elem_classes="workspace", visible=can_draw(spec)) as space:
+            with gr.Column(scale=5, min_width=320, elem_classes="settings"):
+                controls.words(form, "What to draw", autofocus=True)
+                controls.earlier(page, form)
+                row = controls.run_row("Generate")
+                ratio = chips(spec)
+                controls.guidance_row(form)
+                seed = controls.seed_row(form)
+                lora_set.build(page)
+                with gr.Accordion("Advanced", open=False):
+                    with gr.Row():
+                        form.widget("width", min_width=120, info=None)
+                        form.widget("height", min_width=120, info=None)
+                    form.rest(without=("strength", "num_frames", "fps", "x264_preset"))
+                controls.reset(page, form)
+                examples(page, form)
+            with gr.Column(scale=6, min_width=320):
+                panel = Panel(page, NAME)
     controls.connect_run(page, NAME, row)
     controls.connect_seed(panel, form, seed)
     controls.connect_chips(
         form, ratio, lambda chosen: size_of(chosen, page.desk.spec), lambda *sides: ratio_of(page.desk.spec, *sides)
     )
+
+    def on_model() -> list[Any]:
+        said = empty(page.desk.spec)
+        return [gr.update(visible=bool(said)), gr.update(visible=not said)]
+
+    page.on_model([vacant, space], on_model)
     return tab
+
+
+def can_draw(spec: ModelSpec | None) -> bool:
+    """Say whether a model draws pictures from words; one that is not known yet is trusted to."""
+    return spec is None or "T2I" in spec.tasks
+
+
+def empty(spec: ModelSpec | None) -> str:
+    """Return what the tab shows in place of itself when the model draws no pictures from words."""
+    if spec is None or can_draw(spec):
+        return ""
+    if spec.is_video:
+        return lacking.words(spec, "makes clips", "They are made in the Video tab. It cannot draw pictures.", can_draw)
+    return lacking.words(spec, "edits pictures", "That is done in the Edit tab. It cannot draw from words.", can_draw)
 
 
 def chips(spec: ModelSpec | None) -> gr.Radio:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.catalog import MODELS, ModelSpec, by_name
+from ui import generate
 from ui.forms import Form
 from ui.generate import EXAMPLES, RATIOS, examples, picture_of, ratio_of, row_of, size_of
 from ui.page import Page
@@ -68,3 +69,20 @@ def test_an_example_asks_for_what_its_picture_shows(name: str, seed: object) -> 
         examples(page, form)
     (pick,) = (entry.fn for entry in demo.fns.values() if entry.fn is not None)
     assert pick(SimpleNamespace(_data={"at": 2})) == [EXAMPLES[2].prompt, seed]
+
+
+def test_a_model_that_draws_nothing_from_words_alone_is_told_of() -> None:
+    clips, edits = by_name("tiny-motion"), by_name("Qwen/Qwen-Image-Edit")
+    assert generate.empty(None) == generate.empty(by_name("tiny-scenes")) == ""
+    assert "tiny-motion makes clips" in generate.empty(clips) and "Video tab" in generate.empty(clips)
+    assert "edits pictures" in generate.empty(edits) and "Edit tab" in generate.empty(edits)
+    desk = SimpleNamespace(spec=None, adapters=SimpleNamespace(server=()), options=SimpleNamespace(model_switch=True))
+    with gr.Blocks():
+        page = Page(desk)  # type: ignore[arg-type]
+        with gr.Tabs() as page.tabs:
+            generate.build(page)
+    _, render = page.refreshers[-1]
+    shown = []
+    for desk.spec in (by_name("tiny-scenes"), clips):
+        shown.append([update["visible"] for update in render()])
+    assert shown == [[False, True], [True, False]]
