@@ -32,13 +32,19 @@ MB = 10**6
 MOST_MB, LARGEST_MB = 900, 500  # of a Space without paid storage, and of one file
 # Imports of these lead to CUDA, which must not be looked at before `spaces` stands in for it.
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "gradio", "engine", "sgdiff_app", "ui")
-# How keys begin that somebody could use: of the hub, GitHub, GitLab, OpenAI and others, Amazon, Google, Slack, npm.
+# How keys begin that somebody could use: of the hub, GitHub, GitLab, OpenAI and others, Amazon, Google, Slack, npm,
+# PyPI, Replicate, SendGrid, Stripe; then lines that set one, addresses with a password, and private keys.
 SECRETS = re.compile(
     rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}"
     rb"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|glpat-[A-Za-z0-9_-]{20,}|sk-[A-Za-z0-9_-]{20,}"
-    rb"|A[KS]IA[0-9A-Z]{16}(?![0-9A-Z])|AIza[A-Za-z0-9_-]{35}|xox[abeprs]-[A-Za-z0-9-]{20,}|npm_[A-Za-z0-9]{36})"
-    rb"|_(?:authToken|password)\s*=\s*\S|aws_secret_access_key\s*[=:]\s*\S{40}"
-    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|A[KS]IA[0-9A-Z]{16}(?![0-9A-Z])|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}"
+    rb"|xox[abeprs]-[A-Za-z0-9-]{20,}|xapp-[A-Za-z0-9-]{20,}|hooks\.slack\.com/services/\w+/\w+/\w{20,}"
+    rb"|r8_[A-Za-z0-9]{30,}|SG\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}|[sr]k_live_[A-Za-z0-9]{20,})"
+    rb"|_authToken\s*=\s*\S|(?m:^\s*_password\s*=\s*[^\s=])"
+    rb"|(?i:secret_?access_?key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}"
+    rb"|_(?:API_KEY|TOKEN|SECRET)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9_./+-]{16,}"
+    rb"|[a-z][a-z0-9+.-]*://[A-Za-z0-9_.-]+:[A-Za-z0-9_.%!-]{6,}@[a-z0-9]"
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
 )
 SECRET_FILES = (
     ".env", ".env.*", "*.env", ".netrc", "_netrc", ".npmrc", ".pypirc", ".git-credentials", "*.pem", "*.key", "*.p12",

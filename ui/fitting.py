@@ -145,7 +145,11 @@ def _frames(found: Fitted, spec: ModelSpec, bound: int) -> None:
     if frames > most:
         found.change("num_frames", (most - 1) // stride * stride + 1, "more do not fit at the model's own size")
     elif (frames - 1) % stride:
-        found.change("num_frames", frames // stride * stride + 1, f"the model draws 1 and multiples of {stride} more")
+        found.change(
+            "num_frames",
+            min(frames, most - 1) // stride * stride + 1,
+            f"the model draws 1 and multiples of {stride} more",
+        )
 
 
 def _sides(found: Fitted, spec: ModelSpec, bound: int) -> None:

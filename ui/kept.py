@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from engine.errors import SgdiffError
+from ui import say
 from ui.fitting import fitted
 from ui.forms import Form
 
@@ -41,40 +43,45 @@ class Keeper:
         prompts = [form["prompt"] for form in forms.values()]
         parts = [part for form in forms.values() for part in form.components]
 
-        def show(text: object, *written: str) -> list[Any]:
-            spec = page.desk.spec
-            return [stamped(spec), *shown(forms, spec, of_text(text), written, fresh=False)]
-
-        def anew(text: object, *written: str) -> list[Any]:
-            spec = page.desk.spec
-            return [stamped(spec), *shown(forms, spec, of_text(text), written, fresh=True)]
+        def show(fresh: bool, text: object, *written: str) -> list[Any]:
+            spec, bound = page.desk.spec, page.desk.queue.served.max_pixels
+            updates, notes = shown(forms, spec, of_text(text), written, fresh=fresh, max_pixels=bound)
+            say.changed(notes)
+            return [stamped(spec), *updates]
 
         given, outputs = [self.text, *prompts], [self.stamp, *parts]
-        demo.load(show, given, outputs, js=READ_JS, **quiet)
-        changed.change(anew, given, outputs, js=READ_JS, **quiet)
+        demo.load(partial(show, False), given, outputs, js=READ_JS, **quiet)
+        changed.change(partial(show, True), given, outputs, js=READ_JS, **quiet)
 
 
 def shown(
-    forms: Mapping[str, Form], spec: ModelSpec | None, kept: Kept, written: Sequence[str], *, fresh: bool
-) -> list[Any]:
-    """Return the updates of all forms that show what a browser keeps of them for a model.
+    forms: Mapping[str, Form],
+    spec: ModelSpec | None,
+    kept: Kept,
+    written: Sequence[str],
+    *,
+    fresh: bool,
+    max_pixels: int | None = None,
+) -> tuple[list[Any], list[str]]:
+    """Return the updates of all forms that show what a browser keeps of them for a model, and what had to be changed.
 
     A form of which nothing is kept stays as it is, or shows the model's defaults when it is a `fresh` model. A prompt
     that is `written` already stays in any case.
     """
-    updates = list[Any]()
+    updates, notes = list[Any](), list[str]()
     for (tab, form), prompt in zip(forms.items(), written, strict=True):
         of_tab = kept.get(tab)
         raw = of_tab.get(spec.id) if spec is not None and isinstance(of_tab, dict) else None
         if isinstance(raw, dict):
-            fit = fitted(values(form, raw), form.entries, spec)
+            fit = fitted(values(form, raw), form.entries, spec, max_pixels=max_pixels)
+            notes += fit.notes
             found = form.updates(fit.values, spec)
             updates += [
                 gr.skip() if prompt and name == "prompt" else u for name, u in zip(form.entries, found, strict=True)
             ]
         else:
             updates += form.defaults(spec) if fresh else [gr.skip()] * len(form.components)
-    return updates
+    return updates, notes
 
 
 def stamped(spec: ModelSpec | None) -> str:

@@ -155,7 +155,7 @@ class Page:
         if set(spec.tasks) <= {"I2I", "I2V"}:
             return "video" if spec.is_video else "edit"
         if spec.is_video:
-            return tab if tab == "generate" else "video"
+            return "video"
         return tab if tab == "edit" and "image_path" in spec.uses else "generate"
 
     @property

@@ -126,12 +126,12 @@ async def log_in(http: Request) -> Response:
     root, access = http.scope["root_path"], service_of(http).access
     form = await _form(http)
     target, key = local(form.get("next", "/")), form.get("key", "").strip().encode()
+    if access.digests and not key:
+        return page(f"{root}/login", target, "Enter a key.", 401, www_authenticate="Bearer")
     if access.digests and not access.knows(key):
         seconds = await access.tries.wrong(http.client.host if http.client is not None else "")
         if not seconds:
-            wrong = (
-                "This key is not one of the server's. Look for blanks or missing characters." if key else "Enter a key."
-            )
+            wrong = "This key is not one of the server's. Look for blanks or missing characters."
             return page(f"{root}/login", target, wrong, 401, www_authenticate="Bearer")
         wait = str(int(seconds) + 1)
         wrong = f"That were too many wrong keys. Try again in {wait} seconds."

@@ -142,6 +142,7 @@ def kept(name: str, value: Any, request: Request, served: ModelSpec) -> bool:
         (TINY, {"max_sequence_length": 512}, {"max_sequence_length": 64}, "64 in place of 512; more is not possible"),
         (TINY, {"seed": [1, 2, 3]}, {"seed": [1, 2, 3], "num_outputs_per_prompt": 3}, "Count: 3 in place of 1; one"),
         (TINY, {"width": 2048, "height": 1024}, {"width": 1456, "height": 720}, "1048576 pixels at most"),
+        (TINY, {"width": 1024, "height": 2048}, {"width": 720, "height": 1456}, "1048576 pixels at most"),
         (TINY, {"width": 10**400}, {"width": 65536, "height": 16}, "Width: 65536 in place of 1000"),
         (CLIP, {"num_frames": 80}, {"num_frames": 81}, "Frames: 81 in place of 80; the model draws 1 and multiples"),
         (STOCK, {"diffusers_kwargs": {"no": 1, "eta": 0}}, {"diffusers_kwargs": {"eta": 0}}, "are not arguments"),
@@ -156,6 +157,16 @@ def test_the_nearest_that_can_be_sent(
     found = fitted(given, page.forms[tab].entries, served)
     assert found.values == values
     assert words in " | ".join(found.notes)
+
+
+def test_the_bound_of_the_server_takes_the_place_of_the_models(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page.desk.queue.served, "max_pixels", 100_000)
+    monkeypatch.setattr(page.desk, "spec", TINY)
+    assert page.fitted({"width": 512, "height": 512}, "generate").values == {"width": 320, "height": 304}
+    monkeypatch.setattr(page.desk.queue.served, "max_pixels", 128 * 192 * 36)
+    monkeypatch.setattr(page.desk, "spec", spec("tiny-motion"))
+    clip = page.fitted({"num_frames": 36, "height": 128, "width": 192}, "video").values
+    assert clip == {"num_frames": 33, "height": 128, "width": 192}
 
 
 def test_what_can_be_sent_stays_as_it_is(page: Page) -> None:

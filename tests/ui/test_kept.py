@@ -40,7 +40,7 @@ def forms() -> dict[str, Form]:
 
 def update(forms: dict[str, Form], served: ModelSpec | None, text: object, *written: str, fresh: bool = False) -> Any:
     """Return the new values of the first form by field, and the updates of the second."""
-    found = kept.shown(forms, served, kept.of_text(text), written or ("", ""), fresh=fresh)
+    found, _ = kept.shown(forms, served, kept.of_text(text), written or ("", ""), fresh=fresh)
     count = len(forms["generate"].entries)
     values = [entry.get("value", "as it is") for entry in found[:count]]
     return dict(zip(forms["generate"].entries, values, strict=True)), found[count:]
@@ -54,6 +54,14 @@ def test_what_was_kept_of_the_model_is_shown(forms: dict[str, Form]) -> None:
     shown, _ = update(forms, TINY, text, "just written", "")
     assert (shown["prompt"], shown["negative_prompt"]) == ("as it is", "fog")
     assert update(forms, FLUX, text)[0]["num_inference_steps"] == 3
+
+
+def test_what_cannot_be_sent_any_more_is_told(forms: dict[str, Form]) -> None:
+    text = kept.of_text(json.dumps({"generate": {"tiny-scenes": {"width": "512"}}}))
+    found, told = kept.shown(forms, TINY, text, ("", ""), fresh=False, max_pixels=100_000)
+    width = dict(zip(forms["generate"].entries, found, strict=False))["width"]["value"]
+    assert int(width) < 512 and any("100000 pixels at most" in line for line in told)
+    assert kept.shown(forms, TINY, text, ("", ""), fresh=False, max_pixels=400_000)[1] == []
 
 
 def test_a_model_of_which_nothing_is_kept_has_its_own_defaults(forms: dict[str, Form]) -> None:

@@ -170,7 +170,7 @@ def test_settings_go_to_where_the_model_draws(page: Page, desk: Desk, monkeypatc
         able[name] = [page.able(tab) for tab in tabs]
     assert able == {
         "tiny-scenes": ["generate", "edit", "generate"],
-        "Wan2.1-T2V-1.3B": ["generate", "video", "video"],
+        "Wan2.1-T2V-1.3B": ["video", "video", "video"],
         "Wan2.2-I2V-A14B": ["video", "video", "video"],
         "Z-Image-Turbo": able["Z-Image-Turbo"],
     }
