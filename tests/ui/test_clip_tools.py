@@ -142,10 +142,9 @@ def test_what_is_gone_is_told_and_offered_no_more(tools: Tools, made: list[Job])
 def test_what_cannot_be_cut_is_told(tools: Tools, made: list[Job]) -> None:
     _, found, fns = tools
     items = [[made[0].id, 0]]
-    shown = []
+    shown = list[Any]()
     with pytest.raises(gr.Error, match=r"end: must be after the start at 0\.5 s"):
-        for step in stepping(fns[found.trim._id](items, 0, 0.5, 0.5)):
-            shown.append(step[2:])
+        shown.extend(step[2:] for step in stepping(fns[found.trim._id](items, 0, 0.5, 0.5)))
     assert shown == [found.busy(clip_tools.CUTS), found.idle()], "the buttons come back"
     with pytest.raises(gr.Error, match="Pick two clips or more"):
         worked(fns[found.join._id]([f"{made[0].id} 0"], 0.0))
