@@ -178,6 +178,7 @@ def connect_chips(
     chips.input(pick, [chips], sides, **QUIET)
     # The last of several at once counts: both sides change together.
     gr.on([side.change for side in sides], tell, sides, [chips], trigger_mode="always_last", **QUIET)
+    form.settled.append((tell, sides, [chips]))
 
 
 def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:

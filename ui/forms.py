@@ -115,6 +115,8 @@ class Form:
     def __init__(self, spec: ModelSpec | None) -> None:
         self.spec = spec
         self.entries: dict[str, Entry] = {}
+        # What is to be asked again when all widgets were set at once: a function, its inputs, its outputs.
+        self.settled: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
 
     @property
     def components(self) -> list[gr.components.Component]:

@@ -50,8 +50,11 @@ class Keeper:
             return [stamped(spec), *updates]
 
         given, outputs = [self.text, *prompts], [self.stamp, *parts]
-        demo.load(partial(show, False), given, outputs, js=READ_JS, **quiet)
-        changed.change(partial(show, True), given, outputs, js=READ_JS, **quiet)
+        at_first = demo.load(partial(show, False), given, outputs, js=READ_JS, **quiet)
+        anew = changed.change(partial(show, True), given, outputs, js=READ_JS, **quiet)
+        for event in (at_first, anew):
+            for ask in (ask for form in forms.values() for ask in form.settled):
+                event.then(*ask, **quiet)
 
 
 def shown(
