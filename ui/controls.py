@@ -102,7 +102,12 @@ def reset(page: Page, form: Form) -> None:
     """Place what sets a form back to what the model says of itself; the prompt stays."""
     with gr.Row(elem_classes="reset-row"):
         back = gr.Button("Reset to the defaults", size="sm", elem_classes="quiet", scale=0, min_width=80)
-    back.click(lambda: form.defaults(page.desk.spec), None, form.components, **QUIET)
+
+    def connect() -> None:
+        event = back.click(lambda: form.defaults(page.desk.spec), None, form.components, **QUIET)
+        form.settle(event, QUIET)
+
+    page.later(connect)
 
 
 def connect_run(

@@ -118,6 +118,14 @@ class Form:
         # What is to be asked again when all widgets were set at once: a function, its inputs, its outputs.
         self.settled: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
 
+    def settle(self, event: Any, quiet: Mapping[str, Any]) -> None:
+        """After an event that sets many widgets, ask again for what depends on several of them.
+
+        Twice: an answer to one of the changes, when not all were made yet, may come in between.
+        """
+        for ask in self.settled:
+            event.then(*ask, **quiet).then(*ask, **quiet)
+
     @property
     def components(self) -> list[gr.components.Component]:
         """The widgets, in the order of the form."""

@@ -53,8 +53,8 @@ class Keeper:
         at_first = demo.load(partial(show, False), given, outputs, js=READ_JS, **quiet)
         anew = changed.change(partial(show, True), given, outputs, js=READ_JS, **quiet)
         for event in (at_first, anew):
-            for ask in (ask for form in forms.values() for ask in form.settled):
-                event.then(*ask, **quiet)
+            for form in forms.values():
+                form.settle(event, quiet)
 
 
 def shown(
