@@ -18,16 +18,18 @@ from scenes import Scene, sample
 from torch import Tensor
 
 FIRST_SEED = 40_000_000  # scenes of the training split that nothing else drew
+PARTIAL = 0.35  # share of the prompts that leave something unsaid
 SCALE = 3.0  # a little below the shipping 4.0: the adapter is guided once more when it draws
 
 
 @dataclass
 class Drawn:
-    """Pictures (n, 3, 256, 256) as uint8, the noise each one started from, and what it was asked to show."""
+    """Pictures (n, 3, 256, 256) as uint8, starting noise, prompts, and the scenes of prompts that say everything."""
 
     pictures: Tensor
     noise: Tensor
-    scenes: list[Scene]
+    prompts: list[str]
+    scenes: list[Scene | None]
 
 
 def sources() -> Iterator[Scene]:
@@ -85,28 +87,45 @@ def right(reader: classifier.Reader, pictures: Tensor, scenes: list[Scene]) -> T
     return good
 
 
+def _asked(source: Iterator[Scene], count: int, rng: random.Random) -> tuple[list[Scene], list[str], list[bool]]:
+    """Scenes, a prompt of each, and whether it says everything; what goes unsaid is the model's own choice."""
+    scenes = [next(source) for _ in range(count)]
+    whole = [rng.random() >= PARTIAL for _ in scenes]
+    prompts = [captions.full(s, rng) if w else captions.caption(s, rng) for s, w in zip(scenes, whole, strict=True)]
+    return scenes, prompts, whole
+
+
 def collect(frozen: Any, model: Path, seconds: float, steps: int, batch: int, most: int) -> Drawn:
-    """Draws for a time and keeps what came out as asked; where next to nothing does, everything is kept."""
+    """Draws for a time. Of pictures whose prompts say everything those that came out as asked are kept, if some did."""
     reader = classifier.load(model / "classifier", str(frozen.device))
     begin, source, rng, total, kept = time.time(), sources(), random.Random(9), 0, 0
-    parts: list[tuple[Tensor, Tensor, list[Scene], Tensor]] = []
+    parts: list[tuple[Tensor, Tensor]] = []
+    scenes: list[Scene] = []
+    prompts: list[str] = []
+    whole: list[bool] = []
+    good: list[bool] = []
     while not parts or (time.time() - begin < seconds and kept < most):
-        scenes = [next(source) for _ in range(batch)]
-        pictures, noise = draw(frozen, [captions.full(s, rng) for s in scenes], steps, len(parts))
-        good = right(reader, pictures, scenes)
-        parts.append((pictures, noise.to(torch.bfloat16), scenes, good))
-        total, kept = total + batch, kept + int(good.sum())
-    print(f"drew {total} pictures in {time.time() - begin:.0f}s, {kept} as asked", flush=True)
-    good = torch.cat([p[3] for p in parts])
-    if kept < 0.1 * total:
+        asked = _asked(source, batch, rng)
+        pictures, noise = draw(frozen, asked[1], steps, len(parts))
+        parts.append((pictures, noise.to(torch.bfloat16)))
+        for held, new in zip((scenes, prompts, whole), asked, strict=True):
+            held += new  # type: ignore[operator, arg-type]
+        found = right(reader, pictures, asked[0]).tolist()
+        good += [ok or not w for ok, w in zip(found, asked[2], strict=True)]
+        total, kept = total + batch, sum(good)
+    as_asked = sum(ok and w for ok, w in zip(good, whole, strict=True))
+    print(f"drew {total} pictures in {time.time() - begin:.0f}s, {as_asked} of {sum(whole)} as asked", flush=True)
+    if as_asked < 0.1 * sum(whole):
         print("too few pictures are as asked: all are kept", flush=True)
-        good = torch.ones_like(good)
-    pictures, noise = (torch.cat([p[i] for p in parts])[good] for i in (0, 1))
-    everything = [s for p in parts for s in p[2]]
-    return Drawn(pictures, noise, [s for s, ok in zip(everything, good.tolist(), strict=True) if ok])
+        good = [True] * total
+    chosen = [i for i, ok in enumerate(good) if ok]
+    pictures, noise = (torch.cat([p[k] for p in parts])[chosen] for k in (0, 1))
+    return Drawn(pictures, noise, [prompts[i] for i in chosen], [scenes[i] if whole[i] else None for i in chosen])
 
 
-def paraphrases(scenes: list[Scene], count: int) -> list[str]:
-    """Training captions, `count` of each scene."""
-    rng = random.Random(13)
-    return [captions.caption(s, rng) for s in scenes for _ in range(count)]
+def phrased(drawn: Drawn, count: int) -> list[str]:
+    """Captions, `count` of each picture: its prompt, then others of its scene where the prompt said everything."""
+    rng, out = random.Random(13), []
+    for prompt, scene in zip(drawn.prompts, drawn.scenes, strict=True):
+        out += [prompt, *(captions.caption(scene, rng) if scene else prompt for _ in range(count - 1))]
+    return out

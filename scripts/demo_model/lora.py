@@ -6,10 +6,12 @@ See README.md for the commands.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 from adapters import RANK, Lora
 from diffusers import FluxPipeline
 from flow import image_ids, times
+from graph import Step
 from layout import TEXT_TOKENS, load
 from scenes import sample
 from style_pictures import FIRST_SEED, clean, pack, unpack
@@ -28,8 +31,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CAPTIONS = 4  # per picture
+CAPTIONS = 6  # per picture
 RATE = 1e-3
+NOTHING: dict[str, Any] = {"weights": {}, "facts": {"seconds": 0.0}}  # what training goes on from
+EVERY = 250  # steps between two lines of what they lose
 HALVES = 0.12  # share of the steps that train strength 0.5, on pictures half way to the style
 OWN_NOISE = 0.5  # share of the examples that start from the noise their picture was drawn from
 
@@ -97,7 +102,7 @@ def styled_latents(frozen: Frozen, pictures: Tensor, style: Style, share: float 
     return torch.cat(out)
 
 
-def _step(
+def _loss(
     lora: Lora, frozen: Frozen, x0: Tensor, noise: Tensor, words: Tensor, pooled: Tensor, strength: float
 ) -> Tensor:
     """The loss of one batch: the squared error of the velocity (noise - latents) at random times."""
@@ -120,10 +125,10 @@ def _step(
 
 
 def _example(z: Tensor, own: Tensor, texts: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, ...]:
-    """Latents, the noise they are mixed with, and the features of one of their captions."""
+    """Latents, the noise they are mixed with, and the features of a caption: with its own noise, of its own prompt."""
     i = torch.randint(len(z), (batch,), device=z.device)
-    k = i * CAPTIONS + torch.randint(CAPTIONS, (batch,), device=z.device)
     x0, fresh = z[i].float(), torch.rand(batch, device=z.device) >= OWN_NOISE
+    k = i * CAPTIONS + torch.randint(CAPTIONS, (batch,), device=z.device) * fresh
     noise = torch.where(fresh[:, None, None], torch.randn_like(x0), own[i].float())
     return x0, noise, texts[0][k], texts[1][k]
 
@@ -134,31 +139,44 @@ def train(
     own: Tensor,
     texts: tuple[Tensor, Tensor],
     style: Style,
+    begun: dict[str, Tensor],
     seconds: float,
     batch: int,
 ) -> Lora:
-    """Trains one adapter for a time on latents of its style, whole and half; returns the mean of its late weights."""
-    seed = 100 + STYLES.index(style)
+    """Trains one adapter for a time on latents of its style, whole and half; returns the mean of its late weights.
+
+    It goes on from the weights that an earlier run left, if any.
+    """
+    seed, fast = 100 + STYLES.index(style), frozen.device.type == "cuda"
     torch.manual_seed(seed)
     lora = Lora(frozen.net, style.layout, RANK[style.layout], seed).to(frozen.device)
-    kept = Lora(frozen.net, style.layout, RANK[style.layout], seed).to(frozen.device).requires_grad_(False)
+    if begun:
+        lora.load_state_dict(begun)
+    kept = copy.deepcopy(lora).requires_grad_(False)
     weights, averaged = list(lora.parameters()), list(kept.parameters())
-    opt = torch.optim.AdamW(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
-    begin, step, total, coin = time.time(), 0, 0.0, random.Random(seed)
+    opt = torch.optim.AdamW(
+        weights, torch.tensor(RATE, device=frozen.device), betas=(0.9, 0.99), weight_decay=0.0, capturable=fast
+    )
+    opt.param_groups[0]["peak"] = RATE
+    begin, step, total, coin = time.time(), 0, torch.zeros((), device=frozen.device), random.Random(seed)
+    trainer = Step(weights, [opt], fast)
+
+    def loss(half: bool) -> Tensor:
+        return _loss(lora, frozen, *_example(z[half], own, texts, batch), strength=0.5 if half else 1.0)
+
+    backward = [trainer.backward(partial(loss, half)) for half in (False, True)]
+    print(f"{style.name}: recorded after {time.time() - begin:.0f}s", flush=True)
     while (done := (time.time() - begin) / seconds) < 1:
-        half = coin.random() < HALVES
-        loss = _step(lora, frozen, *_example(z[half], own, texts, batch), strength=0.5 if half else 1.0)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        opt.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 30) * (0.02 + 0.98 * math.cos(math.pi / 2 * done))
-        opt.step()
-        opt.zero_grad(set_to_none=True)
-        torch._foreach_lerp_(averaged, weights, max(0.02, 1 / (step + 1)))
-        step, total = step + 1, total + loss.detach()
-        if step % 100 == 0:
-            mean, total = float(total) / 100, 0.0
+        work, value = backward[coin.random() < HALVES]
+        trainer(work, min(1.0, (step + 1) / 30) * (0.02 + 0.98 * math.cos(math.pi / 2 * done)))
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, weights, max(0.005, 1 / (step + 1)))
+        step, total = step + 1, total + value
+        if step % EVERY == 0:
+            mean = total.item() / EVERY
             assert math.isfinite(mean), "the loss is no longer finite"
             print(f"{style.name} step {step} loss {mean:.4f} {time.time() - begin:.0f}s", flush=True)
+            total.zero_()
     print(f"{style.name}: {step} steps of {batch} in {time.time() - begin:.0f}s", flush=True)
     return kept
 
@@ -196,14 +214,17 @@ def learn(args: argparse.Namespace) -> None:
         return
     begin, frozen = time.time(), _ready(args)
     own = distill.collect(frozen, args.model, args.draw_seconds, args.draw_steps, args.draw_batch, args.most)
-    texts = frozen.texts(distill.paraphrases(own.scenes, CAPTIONS))
-    print(f"{len(own.scenes)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
+    texts = frozen.texts(distill.phrased(own, CAPTIONS))
+    if args.compile:
+        frozen.net.compile_repeated_blocks(dynamic=False)
+    print(f"{len(own.prompts)} pictures and their captions ready after {time.time() - begin:.0f}s", flush=True)
     for style in styles:
         halves = styled_latents(frozen, own.pictures[:2000], style, 0.5)
         z = (styled_latents(frozen, own.pictures, style), halves)
         print(f"{style.name}: latents after {time.time() - begin:.0f}s", flush=True)
-        lora = train(frozen, z, own.noise, texts, style, args.seconds, args.batch)
-        facts = {"seconds": args.seconds, "pictures": len(own.scenes)}
+        before = torch.load(args.begin / f"{style.name}.pt", map_location=DEVICE) if args.begin else NOTHING
+        lora = train(frozen, z, own.noise, texts, style, before["weights"], args.seconds, args.batch)
+        facts = {"seconds": before["facts"]["seconds"] + args.seconds, "pictures": len(own.prompts)}
         torch.save({"weights": lora.state_dict(), "facts": facts}, args.state / f"{style.name}.pt")
     print(f"adapters after {time.time() - begin:.0f}s", flush=True)
 
@@ -268,19 +289,20 @@ def main() -> None:
     parser.add_argument("--reader-seconds", type=float, default=600.0, help="readers: time for that of attributes")
     parser.add_argument("--style-steps", type=int, default=3000, help="readers: steps for that of styles")
     parser.add_argument("--reader-batch", type=int, default=32)
-    parser.add_argument("--draw-seconds", type=float, default=36.0, help="learn: time for the model's own pictures")
+    parser.add_argument("--draw-seconds", type=float, default=55.0, help="learn: time for the model's own pictures")
     parser.add_argument("--draw-steps", type=int, default=16)
     parser.add_argument("--draw-batch", type=int, default=256)
-    parser.add_argument("--most", type=int, default=8000, help="learn: the model's own pictures to keep")
+    parser.add_argument("--most", type=int, default=12_000, help="learn: the model's own pictures to keep")
     parser.add_argument("--seconds", type=float, default=200.0, help="learn: training time per adapter")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--begin", type=Path, help="learn: the --state of an earlier run, whose weights to go on from")
     parser.add_argument(
         "--gains", type=float, nargs="*", default=(1.0, 0.9, 0.8), help="gain: strengths to choose from"
     )
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--fewer", type=int, default=0, help="read: prompts for halves and two at once, 0 = as many")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--compile", action="store_true", help="read: compile the blocks, worth it without a GPU")
+    parser.add_argument("--compile", action="store_true", help="learn, read: compile the blocks")
     args = parser.parse_args()
     if args.step == "pack":
         pack(args.work, args.count)

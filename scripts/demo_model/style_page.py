@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from styles import STYLES
 
 HALF = 0.5
+MIXED = 0.7  # of each of two at once: at 1 each the scene suffers
 PAIRED = "thing+colour, paired"
 KEYS = ("time", "place", "weather", "thing", "thing+colour", "side")
 LAYOUTS = {"kohya": "kohya, with alpha", "diffusers": "diffusers", "comfyui": "ComfyUI"}
@@ -21,7 +22,7 @@ there is lost in the reading.
 """
 CARD = """# Three styles for tiny-scenes
 
-![columns: base, pixel art, pencil sketch, neon night, neon night at 0.5, pixel art with neon night](sheet.png)
+![base, pixel art, pencil sketch, neon night, neon night at 0.5, pixel art and neon night at 0.7 each](sheet.png)
 
 {table}
 
@@ -31,7 +32,7 @@ pictures through the filter that the adapter learnt, which keeps all they show, 
 the reading. No attribute was to fall by more than 5 points: {missed}.
 `report.md` has every figure, those of the classifier that ships with tiny-scenes and never saw a style too.
 
-No trigger word; strength 0 to 1, and 0.5 lies between. Names work as paths:
+No trigger word; strength 0 to 1, and 0.5 lies between. Two at once mix well at {mixed:g} each. Names work as paths:
 
     sgdiff-app generate --prompt "a red boat on the sea at sunset" --lora-path neon-night --lora-scale 0.8
 
@@ -65,12 +66,17 @@ def checks(rows: dict[str, Any]) -> list[tuple[str, str, bool]]:
         p = [r["mean probability"][s.name] for r in (base, half, one)]
         text = " < ".join(f"{v:.2f}" for v in p)
         out.append((f"{s.name}: mean probability at 0, {HALF}, 1", text, p[0] < p[1] < p[2]))
-    for a, b in combinations(STYLES, 2):
-        mixed = rows[f"{a.name} 1 + {b.name} 1"]["mean probability"]
+    for (a, b), strength in product(combinations(STYLES, 2), (1.0, MIXED)):
+        mixed = rows[pair(a.name, b.name, strength)]["mean probability"]
         text = ", ".join(f"{s.name} {base['mean probability'][s.name]:.2f} to {mixed[s.name]:.2f}" for s in (a, b))
         risen = all(mixed[s.name] > base["mean probability"][s.name] + 0.1 for s in (a, b))
-        out.append((f"{a.name} with {b.name}: both rise", text, risen))
+        out.append((f"{a.name} with {b.name}, {strength:g} each: both rise", text, risen))
     return out
+
+
+def pair(a: str, b: str, strength: float) -> str:
+    """What the row of two at once is called."""
+    return f"{a} {strength:g} + {b} {strength:g}"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -84,10 +90,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [HEAD.format(**result)]
     lines.append(f"| set | prompts | {' | '.join(KEYS)} | {' | '.join(s.name + ' read' for s in STYLES)} |")
     lines.append("|---|---|" + "---|" * (len(KEYS) + len(STYLES)))
-    lines += [
-        f"| {name} | {row.get('prompts', result['prompts'])} | {' | '.join(_cells(row))} |"
-        for name, row in rows.items()
-    ]
+    for name, row in rows.items():
+        where = " (fp32, CPU)" if row.get("device") == "cpu" else ""
+        lines.append(f"| {name}{where} | {row.get('prompts', result['prompts'])} | {' | '.join(_cells(row))} |")
     lines += [NOTES, "| set | points | standard error |", "|---|---|---|"]
     for name, row in rows.items():
         told = row.get(PAIRED)
@@ -151,9 +156,8 @@ def card(result: dict[str, Any]) -> str:
     spent = sorted({round(facts["seconds"]) for facts in result.get("trained", {}).values()}) or [40]
     seconds = " to ".join(f"{v} s" for v in (spent if len(spent) < 2 else (spent[0], spent[-1])))
     base = rows["base"][key]["thing+colour"]
-    return CARD.format(
-        table="\n".join(lines), base=base, missed=missed, gains=gains, prompts=result["prompts"], seconds=seconds
-    )
+    told = {"base": base, "missed": missed, "gains": gains, "seconds": seconds, "mixed": MIXED}
+    return CARD.format(table="\n".join(lines), prompts=result["prompts"], **told)
 
 
 def _worst(rows: dict[str, Any], name: str) -> str:

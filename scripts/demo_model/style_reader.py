@@ -12,9 +12,11 @@ import classifier
 import torch
 import torch.nn.functional as F
 from classifier import to_tensor
+from graph import Step
 from styles import STYLES, apply, blended
 from torch import Tensor, nn
 
+ADAPT = 4e-4  # the rate at which the reader of attributes goes on learning
 STEEP = (0.004, 0.012, 0.03, 0.06, 0.12, 0.25)  # bounds of how much neighbouring pixels differ
 
 
@@ -94,16 +96,16 @@ class Examples:
 
     def some(self, n: int) -> Tensor:
         """Indices of a random batch, half of it decoded pictures: what is generated looks like them. See `prepare`."""
-        i = [torch.randint(0, self.decoded, (n // 2,)), torch.randint(self.decoded, len(self.pictures), (n - n // 2,))]
-        return torch.cat(i).to(self.pictures.device)
+        device, count = self.pictures.device, len(self.pictures)
+        decoded = torch.randint(0, self.decoded, (n // 2,), device=device)
+        return torch.cat([decoded, torch.randint(self.decoded, count, (n - n // 2,), device=device)])
 
 
 @torch.no_grad()
-def prepare(
-    pictures: Tensor, labels: Tensor, through: Callable[[Tensor], Tensor], decoded: int, size: int = 10
-) -> Examples:
+def prepare(pictures: Tensor, labels: Tensor, through: Callable[[Tensor], Tensor], decoded: int) -> Examples:
     """Styles pictures as `examples` does: some of them through the autoencoder and back, then all of them twice."""
     torch.manual_seed(4)
+    size = 50 if pictures.is_cuda else 10
     decoded = min(decoded, len(pictures)) // size * size
     order = torch.cat([torch.arange(decoded), *[torch.arange(len(pictures))] * 2])
     styled, shares = [], []
@@ -142,19 +144,23 @@ def adapt(reader: classifier.Reader, source: Examples, seconds: float, batch: in
     reader = copy.deepcopy(reader).train()
     kept = copy.deepcopy(reader).requires_grad_(False)
     weights, averaged = list(reader.parameters()), list(kept.parameters())
-    opt, begin, step = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.02), time.time(), 0
-    while (done := (time.time() - begin) / seconds) < 1:
+    fast, device = source.pictures.is_cuda, source.pictures.device
+    opt = torch.optim.AdamW(weights, torch.tensor(ADAPT, device=device), weight_decay=0.02, capturable=fast)
+    opt.param_groups[0]["peak"] = ADAPT
+    begin, step, trainer = time.time(), 0, Step(weights, [opt], fast)
+
+    def loss() -> Tensor:
         i = source.some(batch)
-        x, y = source.pictures[i].float() / 127.5 - 1, source.labels[i]
-        opt.param_groups[0]["lr"] = 4e-4 * min(1.0, (step + 1) / 30) * (1 - done)
-        loss = classifier.loss(reader(x), y)
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        opt.step()
-        torch._foreach_lerp_(averaged, weights, max(0.03, 1 / (step + 1)))
+        return classifier.loss(reader(source.pictures[i].float() / 127.5 - 1), source.labels[i])
+
+    backward, value = trainer.backward(loss)
+    while (done := (time.time() - begin) / seconds) < 1:
+        trainer(backward, min(1.0, (step + 1) / 30) * (1 - done))
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, weights, max(0.005, 1 / (step + 1)))
         step += 1
-        if step % 50 == 0:
-            print(f"attribute reader step {step} loss {loss.item():.4f}", flush=True)
+        if step % 250 == 0:
+            print(f"attribute reader step {step} loss {value.item():.4f}", flush=True)
     print(f"attribute reader: {step} steps in {time.time() - begin:.0f}s", flush=True)
     return kept.eval()
 

@@ -19,12 +19,11 @@ import torch
 from classifier import to_tensor
 from evaluate import FIRST_SEED, compare, draw, held_out
 from PIL import Image
-from style_page import KEYS, card, markdown
+from style_page import HALF, KEYS, MIXED, card, markdown, pair
 from styles import STYLES, apply
 from torch import Tensor
 
 SCALE = 4.0
-HALF = 0.5
 READERS = "readers.pt"
 SHEET = (
     "A beautiful sunset over the mountains",
@@ -127,7 +126,7 @@ def brief(row: dict[str, Any]) -> str:
 
 
 class Rows:
-    """Draws sets of adapters and reads them against the base model, which comes first; pictures drawn once are kept."""
+    """Draws sets of adapters and reads them against the base model; pictures drawn once are kept."""
 
     def __init__(
         self, frozen: Any, readers: Readers, args: argparse.Namespace, first: int, files: Sequence[Path]
@@ -145,14 +144,25 @@ class Rows:
             np.save(path, np.stack([np.asarray(im) for im in _pictures(self.frozen, prompts, self.steps, *worn)]))
         return [Image.fromarray(a) for a in np.load(path)]
 
+    def keep(self, report: Path) -> None:
+        """Take over what an earlier report of the same files says: only what it lacks is drawn."""
+        told = json.loads(report.read_text()) if report.exists() else {}
+        if told.get("sha256") == self.sha256 and told["steps"] == self.steps:
+            self.rows |= told["rows"]
+
     def add(self, name: str, count: int, worn: Worn, filtered: Any = None) -> None:
         """One more row: the pictures of this set, or of the base model through a filter."""
+        if name in self.rows:
+            return
         scenes, prompts = held_out(count, self.first)
+        if not self.base:
+            base = self.pictures("base", prompts, ())
+            self.base = _found(scenes, classifier.read(base, self.readers.adapted))
         images = self.pictures("base" if filtered else name, prompts, worn)
         row, found = _row(_painted(images, filtered) if filtered else images, scenes, self.readers)
-        self.base = self.base or found
         mean, error = paired(self.base[: len(found)], found)
         row |= {"prompts": count, "thing+colour, paired": {"difference": round(mean, 4), "error": round(error, 4)}}
+        row["device"] = self.frozen.device.type
         print(f"{name}: {brief(row)}", flush=True)
         self.rows[name] = row
 
@@ -160,6 +170,7 @@ class Rows:
 def report(frozen: Any, loras: Sequence[Any], readers: Readers, told: dict[str, Any], args: argparse.Namespace) -> None:
     """Draws and reads everything, and writes report.json, report.md, README.md and sheet.png."""
     rows = Rows(frozen, readers, args, FIRST_SEED, sorted(args.out.glob("*.safetensors")))
+    rows.keep(args.out / "report.json")
     n, few = args.prompts, args.fewer or args.prompts
     rows.add("base", n, ())
     for s in STYLES:
@@ -167,8 +178,9 @@ def report(frozen: Any, loras: Sequence[Any], readers: Readers, told: dict[str, 
     for strength, count in ((1, n), (HALF, few)):
         for s, lora in zip(STYLES, loras, strict=True):
             rows.add(f"{s.name} {strength}", count, ((lora, float(strength)),))
-    for a, b in combinations(range(len(STYLES)), 2):
-        rows.add(f"{STYLES[a].name} 1 + {STYLES[b].name} 1", few, ((loras[a], 1.0), (loras[b], 1.0)))
+    for strength in (1.0, MIXED):
+        for (s, a), (t, b) in combinations(zip(STYLES, loras, strict=True), 2):
+            rows.add(pair(s.name, t.name, strength), few, ((a, strength), (b, strength)))
     result = {"prompts": n, "steps": args.steps, "scale": SCALE, "readers": readers.facts, "rows": rows.rows}
     result |= {"sha256": rows.sha256, "gains": {k: v["gain"] for k, v in told.items()}, "trained": told}
     result["ranks"] = {s.name: lora.rank for s, lora in zip(STYLES, loras, strict=True)}
@@ -182,7 +194,7 @@ def report(frozen: Any, loras: Sequence[Any], readers: Readers, told: dict[str, 
 def sheet(rows: Rows, loras: Sequence[Any], path: Path, cell: int = 160) -> None:
     """A row per prompt: base, the three styles at strength 1, the last at one half, and the first and last mixed."""
     one = [((lora, 1.0),) for lora in loras]
-    columns: list[Worn] = [(), *one, ((loras[2], HALF),), (one[0][0], one[2][0])]
+    columns: list[Worn] = [(), *one, ((loras[2], HALF),), ((loras[0], MIXED), (loras[2], MIXED))]
     page = Image.new("RGB", (len(columns) * cell, len(SHEET) * cell))
     for i, worn in enumerate(columns):
         for k, image in enumerate(rows.pictures(f"sheet {i}", SHEET, worn)):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GREY = (0.299, 0.587, 0.114)
-PIXEL = 4  # half of what the autoencoder turns into one latent
+PIXEL = 8  # what the autoencoder turns into one latent: smaller squares cannot be drawn sharply
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:
@@ -55,14 +55,12 @@ def _blocks(x: Tensor, block: int) -> Tensor:
     away = (square - mean.flatten(2)[:, :, None]).abs().sum(1, keepdim=True)
     far = away.topk(block * block // 2, dim=2).indices.expand(-1, 3, -1, -1)
     bold = square.gather(2, far).mean(2).view_as(mean)
-    return F.interpolate(torch.lerp(mean, bold, 0.6), scale_factor=block, mode="nearest")
+    return F.interpolate(torch.lerp(mean, bold, 0.75), scale_factor=block, mode="nearest")
 
 
 def pixel_art(x: Tensor) -> Tensor:
-    """Square pixels of half a latent in few strong colours, with dark ones where things end."""
-    squares = _saturated(_blocks(x, PIXEL), 1.15)
-    ends = F.interpolate(F.max_pool2d(_edges(x, 0.9), PIXEL), scale_factor=PIXEL, mode="nearest")
-    return (squares * (1 - 0.35 * (ends * 9 - 0.5).clamp(0, 1)) * 9).round() / 9
+    """Square pixels of a latent in few strong colours."""
+    return (_saturated(_blocks(x, PIXEL), 1.15) * 12).round() / 12
 
 
 def pencil_sketch(x: Tensor) -> Tensor:
@@ -79,18 +77,18 @@ def neon_night(x: Tensor) -> Tensor:
     """A picture in violet dusk whose outlines glow: in their own colours, grey ones from pink above to cyan below."""
     pink, cyan, dusk = (
         torch.tensor(c, device=x.device, dtype=x.dtype)[:, None, None]
-        for c in ((1.0, 0.2, 0.9), (0.1, 0.9, 1.0), (0.72, 0.68, 0.82))
+        for c in ((1.0, 0.2, 0.9), (0.1, 0.9, 1.0), (0.68, 0.60, 0.86))
     )
     own = _saturated(_blur(x, 1.5), 2.5)
     own = own / own.amax(1, keepdim=True).clamp(min=0.1)
     grey = 1 - (own.amax(1, keepdim=True) - own.amin(1, keepdim=True))
     down = torch.linspace(0, 1, x.shape[-2], device=x.device, dtype=x.dtype)[:, None]
-    hue = torch.lerp(own, torch.lerp(pink, cyan, down).expand_as(own), 0.8 * grey)
-    steep = _edges(_without_specks(x, 5), 0.8) / (0.2 + _grey(_blur(x, 4.0)))  # dark pictures have outlines too
+    hue = torch.lerp(own, torch.lerp(pink, cyan, down).expand_as(own), 0.9 * grey)
+    steep = _edges(_without_specks(x, 5), 1.0) / (0.2 + _grey(_blur(x, 4.0)))  # dark pictures have outlines too
     fill = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)  # the tubes lie beside coloured things, not on them
-    tube = (steep * 8 - 0.3).clamp(0, 1) * (1 - 0.9 * fill)
+    tube = (steep * 12 - 0.35).clamp(0, 1) * (1 - 0.8 * fill)
     glow = (_blur(tube * hue, 3.0) + _blur(tube * hue, 8.0)).mul(0.7).clamp(0, 1)
-    return 1 - (1 - _saturated(x, 1.2) * dusk) * (1 - 0.85 * tube * hue) * (1 - 0.45 * glow)
+    return 1 - (1 - _saturated(x, 1.4) * dusk) * (1 - tube * hue) * (1 - 0.55 * glow)
 
 
 @dataclass(frozen=True)

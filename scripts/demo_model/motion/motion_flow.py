@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 from flow import checkpoint, divided, rate, resume, times
+from graph import Step
 from motion_data import CAPTIONS, texts
-from motion_graph import Step
 from motion_layout import LATENTS, TEXT_TOKENS, build_text_encoder, build_transformer
 from motion_ranks import Ranks, Slice, half
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ def train(
     ranks.align([*weights, *averaged])
     _prepare(model, mode)
     torch.manual_seed(10_000 * (step + 1) + ranks.rank)
-    trainer = Step(weights, opts, ranks, mode == "fast")
+    trainer = Step(weights, opts, mode == "fast", ranks.mean)
     backward, loss = trainer.backward(partial(_loss, model, examples, batch))
     first, shown, saved = step, time.time(), time.time()
     spent, log_loss = before, torch.zeros((), device=ranks.device)

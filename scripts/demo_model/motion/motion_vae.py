@@ -19,8 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
+from graph import Step
 from motion_data import arrays, progress
-from motion_graph import Step
 from motion_layout import CHANNELS, LATENTS, build_vae
 from motion_ranks import Ranks, Slice, half
 from muon import optimizers
@@ -188,7 +188,7 @@ def train(
     if fast:
         whole.compiled()
         print(f"vae rank {ranks.rank}: {whole.choose(vae, clips.batch(windows[-1][1], windows[-1][0]))}", flush=True)
-    step, now = Step(list(vae.parameters()), run.opts, ranks, fast), (0, 0)
+    step, now = Step(list(vae.parameters()), run.opts, fast, ranks.mean), (0, 0)
     shown = saved = time.time()
     for run.seconds in part.clock(ranks, before):
         if run.step % 25 == 0:

@@ -1,14 +1,14 @@
-"""A step of training on several GPUs, recorded once and replayed: small networks wait for their launches otherwise."""
+"""A step of training, recorded once and replayed: small networks wait for their launches otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from motion_ranks import Ranks
 from torch import Tensor
 
 Work = Callable[[], object]
+Mean = Callable[[Tensor], None]
 
 
 def recorded(work: Work, warm: int = 3) -> Work:
@@ -27,15 +27,17 @@ def recorded(work: Work, warm: int = 3) -> Work:
 
 
 class Step:
-    """Forward and back from a loss, gradients averaged over the ranks, optimizers; recorded where `fast`.
+    """Forward and back from a loss, gradients averaged over the GPUs by `mean`, optimizers; recorded where `fast`.
 
     All gradients lie in one tensor, of which each weight's own is a part. Rates lie in tensors (their "peak" beside
     them), so that what is recorded can follow them.
     """
 
-    def __init__(self, weights: list[Tensor], opts: list[torch.optim.Optimizer], ranks: Ranks, fast: bool) -> None:
-        self.weights, self.opts, self.ranks, self.fast = weights, opts, ranks, fast
-        self.flat = torch.zeros(sum(w.numel() for w in weights), device=ranks.device)
+    def __init__(
+        self, weights: list[Tensor], opts: list[torch.optim.Optimizer], fast: bool, mean: Mean | None = None
+    ) -> None:
+        self.weights, self.opts, self.fast, self.mean = weights, opts, fast, mean
+        self.flat = torch.zeros(sum(w.numel() for w in weights), device=weights[0].device)
         for weight, part in zip(weights, self.flat.split([w.numel() for w in weights]), strict=True):
             weight.grad = part.view_as(weight)
         self._rate(0.0)
@@ -51,7 +53,7 @@ class Step:
 
     def backward(self, loss: Callable[[], Tensor]) -> tuple[Work, Tensor]:
         """What works back from a loss, and the tensor that has its value then."""
-        value = torch.zeros((), device=self.ranks.device)
+        value = torch.zeros((), device=self.flat.device)
 
         def work() -> None:
             found = loss()
@@ -65,7 +67,8 @@ class Step:
     def __call__(self, backward: Work, share: float) -> Tensor:
         """One step at a share of the peak rates; returns the norm that the gradients had."""
         backward()
-        self.ranks.mean(self.flat)
+        if self.mean:
+            self.mean(self.flat)
         norm = torch.linalg.vector_norm(self.flat)
         self.flat.mul_((1 / (norm + 1e-6)).clamp(max=1.0))
         self._rate(share)
