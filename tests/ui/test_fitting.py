@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
-from engine import schema
+from engine import env, schema
 from engine.catalog import MODELS, ModelSpec, by_name
 from engine.resolve import resolve
 from engine.types import MAX_SEED, Request
 from ui import edit, fitting, generate, say, video
+from ui.adapters import Adapters
 from ui.fitting import fitted
 from ui.forms import FIELDS, default, used
 from ui.page import Page
@@ -215,6 +217,21 @@ def test_adapters_come_back_and_those_that_cannot_be_used_are_told() -> None:
         "LoRA owner/name: left out; lora_nickname: 'owner/name' is there twice",
         "LoRA 12: left out; names neither a file nor an adapter that is loaded",
     ]
+
+
+def test_an_adapter_that_no_client_may_load_is_left_out_and_said(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "loras" / "own.safetensors", tmp_path / "secret.safetensors"
+    inside.parent.mkdir()
+    for path in (inside, outside):
+        path.write_bytes(b"")  # there, so that nothing but its place speaks against it
+    queue: Any = SimpleNamespace(loras=())
+    adapters = Adapters(queue, env.read({}), tmp_path / "kept", (inside.parent,))
+    given = [{"path": str(outside)}, {"path": str(inside)}]
+    found = fitted({"loras": given}, (), TINY, adapters=adapters)
+    assert [entry["path"] for entry in found.values["loras"]] == [str(inside)]
+    (note,) = found.notes
+    assert note.startswith("LoRA ") and "left out" in note
+    assert note.endswith("is not in a folder from which adapters may be loaded (--lora-allowed-dirs)")
 
 
 def test_the_server_s_adapters_stay_where_settings_name_none(page: Page) -> None:
