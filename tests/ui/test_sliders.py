@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 
 from ui import sliders
 
@@ -25,6 +26,33 @@ def given(*values: Any) -> list[Any]:
     demo, event = demo_of([])
     found: list[Any] = asyncio.run(demo.preprocess_data(event, list(values), None))
     return found
+
+
+def served_anew(*values: Any, **ends: Any) -> list[Any]:
+    """Return what the event gets in a window whose sliders another model gave other ends."""
+    with gr.Blocks() as demo:
+        slider = gr.Slider(1, 50, 20, step=1, label="Steps")
+        gr.Button().click(lambda steps: None, slider, None)
+        gr.Button().click(lambda: gr.update(**ends), None, slider)
+    sliders.guard(demo, [slider])
+    state = SessionState(demo)
+    event, switch = demo.fns.values()
+
+    async def run() -> list[Any]:
+        await demo.postprocess_data(switch, gr.update(**ends), state)
+        found: list[Any] = await demo.preprocess_data(event, list(values), state)
+        assert (slider.minimum, slider.maximum) == (1, 50)  # as other windows have it
+        return found
+
+    return asyncio.run(run())
+
+
+def test_another_model_s_ends_are_those_of_the_window_that_shows_it() -> None:
+    assert served_anew(90, maximum=100) == [90]
+    with pytest.raises(gr.Error) as raised:
+        served_anew(20, maximum=8)
+    assert "Steps: must be a number from 1 to 8, got 20" in str(raised.value.message)
+    assert served_anew(None, minimum=10) == [None]  # cleared: what Gradio itself sees instead is in reach too
 
 
 def test_a_cleared_slider_of_a_form_asks_for_the_default() -> None:
