@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 import pytest
 
 from engine.catalog import ModelSpec, by_name
+from tests.ui import markup
 from ui import kept
 from ui.controls import seed_row, words
 from ui.forms import Form
@@ -80,6 +82,12 @@ def test_nonsense_is_nothing(forms: dict[str, Form], text: object) -> None:
     assert set(update(forms, TINY, text)[0].values()) == {"as it is"}
 
 
+def test_what_is_longer_than_a_browser_keeps_is_not_read(forms: dict[str, Form]) -> None:
+    text = json.dumps({"generate": {"tiny-scenes": RAW}})
+    assert update(forms, TINY, text.ljust(kept.LONGEST))[0]["prompt"] == "a boat"
+    assert set(update(forms, TINY, text.ljust(kept.LONGEST + 1))[0].values()) == {"as it is"}
+
+
 @pytest.mark.parametrize("value", ["twelve", [1], {"a": 1}, 10**400, -1, True, float("inf"), float("nan"), "7" * 5000])
 def test_nonsense_in_a_field_is_its_default(forms: dict[str, Form], value: Any) -> None:
     names = ("seed", "num_outputs_per_prompt", "width", "num_inference_steps", "max_sequence_length")
@@ -94,3 +102,7 @@ def test_nonsense_in_a_field_is_its_default(forms: dict[str, Form], value: Any) 
 def test_nothing_is_kept_before_the_model_is_known() -> None:
     assert kept.stamped(None) == ""
     assert kept.stamped(TINY) == '<i data-kept-for="tiny-scenes"></i>'
+
+
+def test_a_model_s_name_is_no_markup() -> None:
+    assert markup.shown(kept.stamped(replace(TINY, id=markup.WICKED))) == 1
