@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -80,6 +81,34 @@ def test_leaving_stops_the_listening_and_not_the_job(desk: Desk) -> None:
     page.close()
     assert not desk.queue.listeners.looked(job.id)
     assert over(desk, "leaver")[-1].jobs[0].status == "done"
+
+
+def test_who_leaves_while_they_are_being_told_listens_to_nothing_afterwards(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread has begun to look up it ends, but for nobody."""
+    job = ask(desk, "a slow hill", "hasty")
+    looking, go, look = threading.Event(), threading.Event(), desk.snapshot
+
+    def snapshot(client: str, known: dict[str, Job] | None = None) -> Snapshot:
+        looking.set()
+        assert go.wait(20)
+        return look(client, known)
+
+    async def leave() -> None:
+        page = asyncio.ensure_future(anext(desk.follow("hasty")))  # type: ignore[arg-type]
+        await asyncio.to_thread(looking.wait, 20)
+        page.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await page
+        assert "hasty" not in desk.followers
+        go.set()
+
+    monkeypatch.setattr(desk, "snapshot", snapshot)
+    asyncio.run(leave())  # waits for its threads
+    assert not desk.queue.listeners.looked(job.id)
+    monkeypatch.undo()
+    over(desk, "hasty")
 
 
 def test_waiting_jobs_have_a_place_and_can_go_first(desk: Desk) -> None:
