@@ -22,7 +22,7 @@ from engine.jobs.inline import Events, InlineQueue
 from tests.engine.jobs.flat import FlatEngine
 from tests.ui.desks import following
 from ui.desk import Options
-from ui.inline import LONGEST_S, TABS, InlineDesk, device, duration, visitor
+from ui.inline import LONGEST_S, TABS, InlineDesk, device, duration, stepped, visitor
 
 Opener = Callable[..., InlineDesk]
 VALUES = {"width": 16, "height": 16, "seed": 1}
@@ -127,6 +127,35 @@ def test_a_page_that_is_left_in_the_middle_of_a_step_loses_nothing_either(
     asyncio.run(leave())
     gate.release(2)
     assert [snapshot.jobs[0].status for snapshot in following(desk, "ann")][-1] == "done"
+
+
+def test_what_is_left_is_closed_after_the_step_in_hand() -> None:
+    begun, go, closed = threading.Event(), threading.Event(), list[str]()
+
+    def work() -> Iterator[int]:
+        try:
+            yield 1
+            begun.set()
+            assert go.wait(20)
+            closed.append("step")
+            yield 2
+        finally:
+            closed.append("closed")
+
+    async def leave(held: Any) -> None:
+        steps = stepped(held)
+        assert await anext(steps) == 1
+        step = asyncio.ensure_future(anext(steps))  # type: ignore[arg-type]
+        await asyncio.to_thread(begun.wait, 20)
+        step.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+
+    held = work()  # as a traceback may hold it: what nobody closes stays open
+    asyncio.run(leave(held))
+    assert closed == ["step", "closed"]
 
 
 def test_a_gpu_is_lent_to_a_drawing_for_the_time_that_it_takes(opened: Opener) -> None:
