@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from engine import schema
 from ui.forms import Form, seed_text, seeds
 from ui.page import QUIET, prompts
 from ui.panel import Panel
 from ui.say import told
 
 if TYPE_CHECKING:
+    from engine.catalog import ModelSpec
     from ui.page import Page
 
 HISTORY = 50  # prompts that a browser remembers, each
@@ -22,6 +23,32 @@ LONGEST = 4000  # of so many characters at most, its negative prompt included,
 ROOM = 60_000  # and all of them together of so many: what a browser keeps for a page is small
 MOST = 4  # outputs that the count offers
 Prepare = Callable[..., Mapping[str, Any] | None]
+
+
+# Sides of a chip, as the fields hold them.
+PICK_JS = "(chip, table) => JSON.parse(table).chips[chip] ?? ['', '']"
+# The chip that has these sides, an empty one being the model's own; none while something else is typed.
+TELL_JS = """(width, height, table) => {
+  const {chips, own, empty} = JSON.parse(table);
+  const [across, down] = [width, height].map(side => (side ?? '').trim().replace(/^0+(?=.)/, ''));
+  if (!across && !down) return empty;
+  const same = ([w, h]) => w === (across || own[0]) && h === (down || own[1]);
+  return Object.keys(chips).find(chip => same(chips[chip])) ?? null;
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The chips of a model with their sides, None where the model decides; its own sides; the chip of empty fields."""
+
+    chips: Mapping[str, tuple[int | None, int | None]]
+    own: tuple[int, int]
+    empty: str | None
+
+    def text(self) -> str:
+        """Return them for the browser, sides as the fields hold them."""
+        chips = {chip: [str(side or "") for side in sides] for chip, sides in self.chips.items()}
+        return json.dumps({"chips": chips, "own": [str(side) for side in self.own], "empty": self.empty})
 
 
 @dataclass(slots=True)
@@ -103,11 +130,7 @@ def reset(page: Page, form: Form) -> None:
     with gr.Row(elem_classes="reset-row"):
         back = gr.Button("Reset to the defaults", size="sm", elem_classes="quiet", scale=0, min_width=80)
 
-    def connect() -> None:
-        event = back.click(lambda: form.defaults(page.desk.spec), None, form.components, **QUIET)
-        form.settle(event, QUIET)
-
-    page.later(connect)
+    page.later(lambda: back.click(lambda: form.defaults(page.desk.spec), None, form.components, **QUIET))
 
 
 def connect_run(
@@ -158,32 +181,16 @@ def remembered(pairs: Iterable[list[str]]) -> list[list[str]]:
     return found
 
 
-def connect_chips(
-    form: Form,
-    chips: gr.Radio,
-    size_of: Callable[[str], tuple[int | None, int | None]],
-    chip_of: Callable[[int, int], str | None],
-) -> None:
-    """Keep chips, width and height together.
+def connect_chips(page: Page, form: Form, chips: gr.Radio, shapes: Callable[[ModelSpec | None], Shapes]) -> None:
+    """Keep chips, width and height together: in the browser, where both sides are known when either changes.
 
-    `size_of` returns the sides of a chip, None where the model decides; `chip_of` the way back, of 0 for an empty side.
+    To be called inside the layout: the table that the browser looks at is part of the page.
     """
-
-    def pick(chosen: str | None) -> list[Any]:
-        if chosen is None:
-            return [gr.skip(), gr.skip()]
-        return [str(side or "") for side in size_of(chosen)]
-
-    def tell(width: str, height: str) -> str | None:
-        if not f"{width}{height}0".isdecimal():  # half typed; what is wrong is told when it is asked for
-            return None
-        return chip_of(schema.whole(width or "0"), schema.whole(height or "0"))
-
     sides = [form["width"], form["height"]]
-    chips.input(pick, [chips], sides, **QUIET)
-    # The last of several at once counts: both sides change together.
-    gr.on([side.change for side in sides], tell, sides, [chips], trigger_mode="always_last", **QUIET)
-    form.settled.append((tell, sides, [chips]))
+    table = gr.Textbox(shapes(page.desk.spec).text(), visible="hidden")
+    page.on_model([table], lambda: [shapes(page.desk.spec).text()])
+    chips.input(None, [chips, table], sides, js=PICK_JS, **QUIET)
+    gr.on([part.change for part in (*sides, table)], None, [*sides, table], [chips], js=TELL_JS, **QUIET)
 
 
 def connect_seed(panel: Panel, form: Form, row: SeedRow) -> None:

@@ -115,16 +115,6 @@ class Form:
     def __init__(self, spec: ModelSpec | None) -> None:
         self.spec = spec
         self.entries: dict[str, Entry] = {}
-        # What is to be asked again when all widgets were set at once: a function, its inputs, its outputs.
-        self.settled: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
-
-    def settle(self, event: Any, quiet: Mapping[str, Any]) -> None:
-        """After an event that sets many widgets, ask again for what depends on several of them.
-
-        Twice: an answer to one of the changes, when not all were made yet, may come in between.
-        """
-        for ask in self.settled:
-            event.then(*ask, **quiet).then(*ask, **quiet)
 
     @property
     def components(self) -> list[gr.components.Component]:

@@ -75,14 +75,12 @@ def build(page: Page) -> gr.Tab:
                         form.widget("height", min_width=120, info=None)
                     form.rest(without=("strength", "num_frames", "fps", "x264_preset"))
                 controls.reset(page, form)
+                controls.connect_chips(page, form, ratio, shapes)
                 examples(page, form)
             with gr.Column(scale=6, min_width=320):
                 panel = Panel(page, NAME)
     controls.connect_run(page, NAME, row)
     controls.connect_seed(panel, form, seed)
-    controls.connect_chips(
-        form, ratio, lambda chosen: size_of(chosen, page.desk.spec), lambda *sides: ratio_of(page.desk.spec, *sides)
-    )
 
     def on_model() -> list[Any]:
         said = empty(page.desk.spec)
@@ -108,7 +106,7 @@ def empty(spec: ModelSpec | None) -> str:
 
 def chips(spec: ModelSpec | None) -> gr.Radio:
     """Return the aspect ratios to choose from."""
-    return gr.Radio([*RATIOS], value=ratio_of(spec, None, None), label="Shape", elem_classes="chips")
+    return gr.Radio([*RATIOS], value=shapes(spec).empty, label="Shape", elem_classes="chips")
 
 
 def examples(page: Page, form: Form) -> None:
@@ -168,7 +166,8 @@ def _near(side: float, step: int) -> int:
     return max(step, round(side / step) * step)
 
 
-def ratio_of(spec: ModelSpec | None, width: float | None, height: float | None) -> str | None:
-    """Return the shape that has these sides, by default the model's own; None when none has."""
-    size = (width or default("width", spec) or 1024, height or default("height", spec) or 1024)
-    return next((ratio for ratio in RATIOS if size_of(ratio, spec) == size), None)
+def shapes(spec: ModelSpec | None) -> controls.Shapes:
+    """Return the shapes with their sides; empty ones stand for the shape of the model's own size, where it has one."""
+    own = (default("width", spec) or 1024, default("height", spec) or 1024)
+    sides = {ratio: size_of(ratio, spec) for ratio in RATIOS}
+    return controls.Shapes(sides, own, next((ratio for ratio, size in sides.items() if size == own), None))

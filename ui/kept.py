@@ -50,11 +50,8 @@ class Keeper:
             return [stamped(spec), *updates]
 
         given, outputs = [self.text, *prompts], [self.stamp, *parts]
-        at_first = demo.load(partial(show, False), given, outputs, js=READ_JS, **quiet)
-        anew = changed.change(partial(show, True), given, outputs, js=READ_JS, **quiet)
-        for event in (at_first, anew):
-            for form in forms.values():
-                form.settle(event, quiet)
+        demo.load(partial(show, False), given, outputs, js=READ_JS, **quiet)
+        changed.change(partial(show, True), given, outputs, js=READ_JS, **quiet)
 
 
 def shown(

@@ -118,11 +118,10 @@ def sizes(spec: ModelSpec | None) -> dict[str, tuple[int | None, int | None]]:
     return found | {f"{across} × {down}": (across, down) for across, down in shapes}
 
 
-def chip_of(spec: ModelSpec | None, width: int, height: int) -> str | None:
-    """Return the chip of a size; of an empty one that which leaves it to the model."""
-    if not (width or height):
-        return next(iter(sizes(spec)))
-    return next((chip for chip, size in sizes(spec).items() if size == (width, height)), None)
+def shapes(spec: ModelSpec | None) -> controls.Shapes:
+    """Return the chips with their sides; empty ones stand for the first, which leaves them to the model."""
+    chips = sizes(spec)
+    return controls.Shapes(chips, (default("width", spec) or 832, default("height", spec) or 480), next(iter(chips)))
 
 
 def lasting(frames: float | None, fps: float | None) -> str:
@@ -162,14 +161,12 @@ def build(page: Page) -> gr.Tab:
                         form.sides()
                     form.rest(without=("strength",))
                 controls.reset(page, form)
+                controls.connect_chips(page, form, chips, shapes)
             with gr.Column(scale=6, min_width=320):
                 panel = ClipPanel(page, NAME)
                 ClipTools(panel, lambda: takes_image(page.desk.spec))
     controls.connect_run(page, NAME, row, inputs=[picture], prepare=_prepare(page))
     controls.connect_seed(panel, form, seed)
-    controls.connect_chips(
-        form, chips, lambda chip: sizes(page.desk.spec)[chip], lambda *sides: chip_of(page.desk.spec, *sides)
-    )
     pace = [form["num_frames"], form["fps"]]
     gr.on([entry.change for entry in pace], lasting, pace, [length], trigger_mode="always_last", **QUIET)
     _connect_picture(page, panel, picture)

@@ -139,6 +139,18 @@ def test_the_shape_sets_the_sides_and_follows_them(page: Page) -> None:
     height.fill("336")
     height.blur()
     expect(page.get_by_role("radio", name="9:16")).to_be_checked()
+    for across, down, shape in (("", "", "1:1"), ("256", "", "1:1"), ("64", "640", None), ("0336", "192", "16:9")):
+        width.fill(across)
+        height.fill(down)
+        if shape is None:
+            expect(page.locator("fieldset:has-text('Shape') input:checked")).to_have_count(0)
+        else:
+            expect(page.get_by_role("radio", name=shape, exact=True)).to_be_checked()
+    width.fill("336x")
+    expect(page.locator("fieldset:has-text('Shape') input:checked")).to_have_count(0)
+    page.get_by_test_id("1:1-radio-label").click()
+    expect(width).to_have_value("256")
+    expect(height).to_have_value("256")
 
 
 def test_what_is_left_empty_stays_empty(page: Page, server: Running) -> None:

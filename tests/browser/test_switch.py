@@ -54,6 +54,9 @@ def test_the_forms_follow_the_model_and_jobs_go_on(page: Page, server: Running) 
     expect(page.locator(".examples img")).to_have_count(0)
     steps.fill("41")
     steps.press("Tab")
+    page.get_by_role("button", name="Advanced").click()
+    page.get_by_test_id("16:9-radio-label").click()
+    expect(page.get_by_label("Width").locator("visible=true")).to_have_value("1360")
     draw(page, "of the first model")
 
     switch(page, "tiny-scenes")
@@ -63,15 +66,15 @@ def test_the_forms_follow_the_model_and_jobs_go_on(page: Page, server: Running) 
     expect(page.get_by_placeholder("What to draw")).to_have_value("of the first model")
     expect(page.get_by_role("radio", name="1:1")).to_be_checked()
     expect(page.locator(".examples img")).to_have_count(4)
-    page.get_by_role("button", name="Advanced").click()
     expect(page.get_by_label("Width").locator("visible=true")).to_have_value("256")
     draw(page, "of the second model")
 
     switch(page, flux)
     expect(guidance).to_have_value("3.5")
     expect(steps).to_have_value("41")  # as it was set when this model was served
+    expect(page.get_by_role("radio", name="16:9")).to_be_checked()
     draw(page, "of the first model again")
     jobs = {job.request.prompt: job.resolved for job in server.service.queue.page(limit=10)[0]}
     found = [(jobs[f"of the {name}"].num_inference_steps, jobs[f"of the {name}"].width) for name in
              ("first model", "second model", "first model again")]  # fmt: skip
-    assert found == [(41, 1024), (20, 256), (41, 1024)]
+    assert found == [(41, 1360), (20, 256), (41, 1360)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,14 +113,6 @@ def test_inputs_of_the_tab_join_the_form_or_stop_it(painted: str | None) -> None
     assert [asked for asked, _, _ in desk.asked] == ([request] if painted else [])
 
 
-def test_sides_of_whatever_length_tell_a_shape_or_none() -> None:
-    with gr.Blocks() as demo:
-        form = Form(TINY)
-        for side in ("width", "height"):
-            form.widget(side)
-        controls.connect_chips(
-            form, gr.Radio(["1:1"]), lambda chip: (64, 64), lambda *sides: "1:1" if sides == (64, 64) else None
-        )
-    tell = next(entry.fn for entry in demo.fns.values() if len(entry.inputs) == 2)
-    assert tell is not None
-    assert [tell("64", "64"), tell("64", "6x"), tell("7" * 5000, "64"), tell("", "64")] == ["1:1", None, None, None]
+def test_a_browser_is_told_the_sides_of_every_chip_as_the_fields_hold_them() -> None:
+    told = json.loads(controls.Shapes({"auto": (None, None), "1:1": (64, 32)}, (64, 48), "auto").text())
+    assert told == {"chips": {"auto": ["", ""], "1:1": ["64", "32"]}, "own": ["64", "48"], "empty": "auto"}

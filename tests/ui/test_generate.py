@@ -12,7 +12,7 @@ from PIL import Image
 from engine.catalog import MODELS, ModelSpec, by_name
 from ui import generate
 from ui.forms import Form
-from ui.generate import EXAMPLES, RATIOS, examples, picture_of, ratio_of, row_of, size_of
+from ui.generate import EXAMPLES, RATIOS, examples, picture_of, row_of, shapes, size_of
 from ui.page import Page
 
 PICTURES = [entry for entry in MODELS if not entry.is_video]
@@ -30,11 +30,12 @@ def test_a_shape_is_one_that_the_model_draws(served: ModelSpec, ratio: str) -> N
     assert width * height == pytest.approx(area, rel=0.15)
 
 
-def test_the_sides_tell_the_shape() -> None:
-    tiny = by_name("tiny-scenes")
-    assert [ratio_of(tiny, *size_of(ratio, tiny)) for ratio in RATIOS] == list(RATIOS)
-    assert ratio_of(tiny, None, None) == "1:1"
-    assert ratio_of(tiny, 64, 640) is None
+def test_no_two_shapes_have_the_same_sides_and_the_models_own_is_one() -> None:
+    for served in PICTURES:
+        told = shapes(served)
+        assert list(told.chips) == list(RATIOS) and len(set(told.chips.values())) == len(RATIOS)
+        assert told.empty is None or told.chips[told.empty] == told.own
+    assert shapes(by_name("tiny-scenes")).empty == "1:1"
 
 
 def test_examples_fit_what_the_bundled_model_reads() -> None:

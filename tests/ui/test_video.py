@@ -82,11 +82,10 @@ def test_sizes_are_the_models_own_lying_standing_square_and_smaller() -> None:
         assert all(side % served.multiple == 0 for side in sides)
 
 
-def test_a_size_has_its_chip_and_an_empty_one_leaves_it_to_the_model() -> None:
-    assert video.chip_of(T2V, 480, 832) == "480 × 832"
-    assert video.chip_of(T2V, 128, 96) is None
-    assert video.chip_of(I2V, 0, 0) == video.AUTOMATIC
-    assert video.chip_of(T2V, 0, 0) == "832 × 480"
+def test_an_empty_size_leaves_it_to_the_model() -> None:
+    assert (video.shapes(T2V).empty, video.shapes(I2V).empty) == ("832 × 480", video.AUTOMATIC)
+    assert video.shapes(T2V).own == (832, 480) == video.shapes(T2V).chips["832 × 480"]
+    assert video.shapes(I2V).chips[video.AUTOMATIC] == (None, None)
 
 
 def test_the_picture_decides_the_size_unless_one_is_set() -> None:
