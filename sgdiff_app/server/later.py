@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from typing import TYPE_CHECKING
 
 from engine import log
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 logger = log.get(__name__)
+# What asyncio would not hand on from a thread: no future can hold it, or it would end the task, or the whole server.
+UNTOLD = (StopIteration, asyncio.CancelledError, futures.CancelledError, SystemExit, KeyboardInterrupt)
 
 
 class Later:
@@ -52,11 +54,17 @@ class Later:
         await asyncio.wait({self.life})
 
     async def _live(self) -> None:
-        with ThreadPoolExecutor(1, "page") as own:
-            app = await asyncio.get_running_loop().run_in_executor(own, self.build)
+        with futures.ThreadPoolExecutor(1, "page") as own:
+            app = await asyncio.get_running_loop().run_in_executor(own, self._built)
         async with app.router.lifespan_context(app):  # begins and ends in one task, which its parts ask for
             self.there.set_result(app)
             await self.ended.wait()
+
+    def _built(self) -> FastAPI:
+        try:
+            return self.build()
+        except UNTOLD as error:
+            raise RuntimeError(f"building it ended in {error!r}") from error
 
     def _told(self, life: asyncio.Task[None]) -> None:
         error = None if life.cancelled() else life.exception()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, MutableMapping
+from concurrent import futures
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -21,7 +22,7 @@ WAIT_S = 20
 class Slow:
     """What builds an application, as soon as it may, and notes its life."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.go, self.error, self.told = threading.Event(), error, list[str]()
 
     def build(self) -> FastAPI:
@@ -111,14 +112,27 @@ def test_a_server_that_ends_before_waits_for_the_thread() -> None:
     asyncio.run(run())
 
 
-def test_an_application_that_cannot_be_built_fails_requests_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "told", "words"),
+    [
+        (ImportError("a part is missing"), ImportError, "a part is missing"),
+        (StopIteration(3), RuntimeError, r"StopIteration\(3\)"),
+        (SystemExit(2), RuntimeError, r"SystemExit\(2\)"),
+        (KeyboardInterrupt(), RuntimeError, "KeyboardInterrupt"),
+        (asyncio.CancelledError(), RuntimeError, "CancelledError"),
+        (futures.CancelledError(), RuntimeError, "CancelledError"),
+    ],
+)
+def test_an_application_that_cannot_be_built_fails_requests_and_nothing_else(
+    error: BaseException, told: type[Exception], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def run() -> None:
-        slow = Slow(ImportError("a part is missing"))
+        slow = Slow(error)
         slow.go.set()
         served = Served(slow)
         await served.tell("startup")
         for _ in range(2):
-            with pytest.raises(ImportError, match="a part is missing"):
+            with pytest.raises(told, match=words):
                 await ask(served.later)
         assert await served.tell("shutdown") == "lifespan.shutdown.complete"
 
