@@ -1,6 +1,7 @@
 """Fields of requests over HTTP: those that HTTP alone has, described like all settings, and how bodies become nouns."""
 
 import functools
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -125,7 +126,8 @@ MODEL_PATHS = ("upscaling_model_path", "frame_interpolation_model_path")
 ROUNDING = ("exact", "lossless")
 INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?")
-SECONDS = re.compile(r"[1-9][0-9]{0,5}")
+LONGEST_S = 999_999
+SECONDS = re.compile(r"[1-9][0-9]{0,5}")  # up to that
 
 
 def read(door: Door[T], body: Body, options: ServerOptions, data: Path) -> tuple[Request, T]:
@@ -181,6 +183,8 @@ def _checked(door: Door[Any], cls: type, found: Field, key: str, value: Any) -> 
     if found.name == "quality" and value in ROUNDING:
         message = f"quality: '{value}' says elsewhere how much rounding may differ; here it chooses the number of steps"
         raise UsageError(f"{message}: one of {listed(found.choices)}", param=name)
+    if found.name == "seconds" and value is not None:
+        _require_seconds(value)
     try:
         _require_few(found.name, value, key)
         value = typed(found, value, name)
@@ -188,6 +192,13 @@ def _checked(door: Door[Any], cls: type, found: Field, key: str, value: Any) -> 
         return schema.check(cls, found.name, value, key)
     except UsageError as error:
         raise UsageError(error.message, code=error.code, param=name) from error
+
+
+def _require_seconds(value: Any) -> None:
+    """Refuse what is no length of a clip: a number, or its digits. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or not SECONDS.fullmatch(str(value)):
+        message = f"seconds: must be an integer from 1 to {LONGEST_S}, got {shown(json.dumps(value))}"
+        raise UsageError(message, param="seconds")
 
 
 def _require_few(name: str, value: Any, key: str) -> None:
@@ -258,8 +269,6 @@ def _finish(
         raise UsageError("prompt: required", code="missing_parameter", param="prompt")
     if not prompt.strip():
         raise UsageError("prompt: must have at least 1 character", param="prompt")
-    if own.get("seconds") is not None and not SECONDS.fullmatch(str(own["seconds"])):
-        raise UsageError(f"seconds: must be a positive integer, got '{shown(own['seconds'])}'", param="seconds")
     _size(own, asked)
     _loras(own, asked, options)
     for name in MODEL_PATHS:

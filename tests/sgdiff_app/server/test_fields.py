@@ -288,14 +288,30 @@ def test_videos() -> None:
     request, fields = asked(VIDEOS, seconds="4", num_frames=5, fps=Text("8"), reference_url="http://host/a.png")
     assert (request.num_frames, request.fps, fields.seconds, fields.reference_url) == (5, 8, "4", "http://host/a.png")
     assert asked(VIDEOS, seconds=4)[1].seconds == 4
-    for seconds in ("0", "-1", "1.5", "four", "", 0):
-        assert refusal(VIDEOS, seconds=seconds)[:2] == ("invalid_seconds", "seconds")
     assert refusal(VIDEOS, response_format="url")[0] == "unknown_parameter"
     assert refusal(VIDEOS, output_format="gif")[0] == "unsupported_parameter"
     for door in (GENERATIONS, EDITS):
         code, param, message = refusal(door, x264_preset="fast")
         assert (code, param, message) == ("unsupported_parameter", "x264_preset", "x264_preset: not offered here")
     assert asked(VIDEOS, x264_preset="fast")[0].x264_preset == "fast"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "got"),
+    [
+        ("0", '"0"'), ("-1", '"-1"'), ("1.5", '"1.5"'), ("four", '"four"'), ("", '""'), ("4\n", r'"4\n"'), (0, "0"),
+        (1.5, "1.5"), (True, "true"), ([4], "[4]"), (1_000_000, "1000000"), (Text("1000000"), '"1000000"'),
+        (10**300, f"1{'0' * 76}..."),
+    ],
+)  # fmt: skip
+def test_a_length_that_cannot_be_is_refused_with_those_that_can(seconds: Any, got: str) -> None:
+    message = f"seconds: must be an integer from 1 to 999999, got {got}"
+    assert refusal(VIDEOS, seconds=seconds) == ("invalid_seconds", "seconds", message)
+
+
+@pytest.mark.parametrize("seconds", [1, 999_999, "999999", Text("1"), None])
+def test_a_length_at_either_end_is_taken(seconds: Any) -> None:
+    assert asked(VIDEOS, seconds=seconds)[1].seconds == seconds
 
 
 def test_errors_of_the_engine_speak_of_the_fields_of_the_request() -> None:
