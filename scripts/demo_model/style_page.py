@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 from styles import STYLES
 
 HALF = 0.5
-MIXED = 0.7  # of each of two at once: at 1 each the scene suffers
+MIXED = 0.7  # of each of two at once: at 1 each the scene suffers, at this the weaker style
 PAIRED = "thing+colour, paired"
 KEYS = ("time", "place", "weather", "thing", "thing+colour", "side")
 LAYOUTS = {"kohya": "kohya, with alpha", "diffusers": "diffusers", "comfyui": "ComfyUI"}
@@ -32,9 +32,16 @@ pictures through the filter that the adapter learnt, which keeps all they show, 
 the reading. No attribute was to fall by more than 5 points: {missed}.
 `report.md` has every figure, those of the classifier that ships with tiny-scenes and never saw a style too.
 
-No trigger word; strength 0 to 1, and 0.5 lies between. Two at once mix well at {mixed:g} each. Names work as paths:
+No trigger word; strength 0 to 1, and 0.5 lies between. Names work as paths:
 
     sgdiff-app generate --prompt "a red boat on the sea at sunset" --lora-path neon-night --lora-scale 0.8
+
+Two at once, at 1 and at {mixed:g} each: both styles are seen at 1, and things get lost; at {mixed:g} the scene
+stays, and the weaker style of a pair shows less.
+
+| two at once | thing+colour | style read in the mean |
+|---|---|---|
+{pairs}
 
 They learnt, by `scripts/demo_model/lora.py` in {seconds} each on one H200, from pictures that tiny-scenes drew itself
 and that went through a filter (`scripts/demo_model/styles.py`). What a file calls strength 1 is {gains} of
@@ -66,11 +73,11 @@ def checks(rows: dict[str, Any]) -> list[tuple[str, str, bool]]:
         p = [r["mean probability"][s.name] for r in (base, half, one)]
         text = " < ".join(f"{v:.2f}" for v in p)
         out.append((f"{s.name}: mean probability at 0, {HALF}, 1", text, p[0] < p[1] < p[2]))
-    for (a, b), strength in product(combinations(STYLES, 2), (1.0, MIXED)):
-        mixed = rows[pair(a.name, b.name, strength)]["mean probability"]
+    for a, b in combinations(STYLES, 2):
+        mixed = rows[pair(a.name, b.name, 1)]["mean probability"]
         text = ", ".join(f"{s.name} {base['mean probability'][s.name]:.2f} to {mixed[s.name]:.2f}" for s in (a, b))
         risen = all(mixed[s.name] > base["mean probability"][s.name] + 0.1 for s in (a, b))
-        out.append((f"{a.name} with {b.name}, {strength:g} each: both rise", text, risen))
+        out.append((f"{a.name} with {b.name}: both rise", text, risen))
     return out
 
 
@@ -156,8 +163,16 @@ def card(result: dict[str, Any]) -> str:
     spent = sorted({round(facts["seconds"]) for facts in result.get("trained", {}).values()}) or [40]
     seconds = " to ".join(f"{v} s" for v in (spent if len(spent) < 2 else (spent[0], spent[-1])))
     base = rows["base"][key]["thing+colour"]
-    told = {"base": base, "missed": missed, "gains": gains, "seconds": seconds, "mixed": MIXED}
+    pairs = "\n".join(_mixed(rows, a.name, b.name, v) for a, b in combinations(STYLES, 2) for v in (1.0, MIXED))
+    told = {"pairs": pairs, "base": base, "missed": missed, "gains": gains, "seconds": seconds, "mixed": MIXED}
     return CARD.format(table="\n".join(lines), prompts=result["prompts"], **told)
+
+
+def _mixed(rows: dict[str, Any], a: str, b: str, strength: float) -> str:
+    """A line of the card: two adapters at once."""
+    row = rows[pair(a, b, strength)]
+    found, p = row["attributes, adapted reader"]["thing+colour"], row["mean probability"]
+    return f"| {a}, {b}, {strength:g} each | {found:.1%} ({_change(row)}) | {a} {p[a]:.2f}, {b} {p[b]:.2f} |"
 
 
 def _worst(rows: dict[str, Any], name: str) -> str:
