@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import comfy, hub, infotext, recipe, recipe_file, schema
+from engine import comfy, hub, infotext, recipe, recipe_file, schema, yaml_text
 from engine.errors import InputError, UsageError, listed, shown
 from engine.types import LoraRef, Request
 
@@ -105,19 +105,12 @@ def _yaml(text: str) -> Any:
     """Return what YAML says without anchors, by which a few lines could stand for gigabytes; None when it is none."""
     import yaml  # only when a text may be YAML
 
-    class Loader(yaml.SafeLoader):
-        """The safe loader, and a whole number may have any number of digits."""
-
-        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-            return schema.whole(node.value) if len(node.value) > schema.DIGITS else super().construct_yaml_int(node)
-
-    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     try:
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):
                 return None
-        value = yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = yaml.load(text, yaml_text.loader())
+    except (yaml.YAMLError, RecursionError):
         return None
     return value
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine import yaml_text
 from engine.errors import UsageError, listed
 from engine.schema import whole
 
@@ -41,8 +42,6 @@ def read(path: str, where: str = "--config") -> Mapping[str, Any]:
         value = _json(path, text) if suffix == ".json" else _yaml(path, text)
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply") from None
-    except ValueError as error:  # a number of too many digits, a date that is none
-        raise UsageError(f"{path}: {error}") from error
     require_shallow(value, path)
     if value is None and suffix != ".json":
         return {}
@@ -93,17 +92,18 @@ def _yaml(path: str, text: str) -> Any:
     import yaml  # only when a YAML file is read
     from yaml.reader import ReaderError
 
-    class Loader(yaml.SafeLoader):
-        """The safe loader, and a key may stand once."""
+    class Loader(yaml_text.loader()):  # type: ignore[misc]
+        """The usual one, and a key may stand once."""
 
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
             keys: list[str] = []
-            for key, _ in node.value:
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 if key.value in keys:
                     line, column = key.start_mark.line + 1, key.start_mark.column + 1
                     raise UsageError(f"{path}: line {line} column {column}: {key.value}: given twice")
                 keys.append(key.value)
-            return super().construct_mapping(node, deep)
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
 
     try:
         return yaml.load(text, Loader)

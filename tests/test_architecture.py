@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # Rooms of the engine, a line for each row from 0 up, as DESIGN.md section 1 draws them.
 DRAWN = """
-    errors schema types config catalog resolve env log
+    errors schema types config catalog resolve env log yaml_text
     overlay hub remote media fetch urls video clips recipe_file recipe postprocess storage cloud profiler faults \
         settings_text infotext comfy strip editing downloads compare
     attention parallel kernels

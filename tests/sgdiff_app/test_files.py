@@ -37,7 +37,8 @@ def test_an_empty_yaml_file_sets_nothing() -> None:
         ("a.yaml", "a: &x [*x]", "a.yaml: nested too deeply"),
         ("a.yaml", "a: 1\nb: x\x07y", "a.yaml: line 2 column 5: a control character (0x07)"),
         ("a.json", '{"a": "x\x07y"}', "a.json: line 1 column 9: Invalid control character at"),
-        ("a.yaml", "a: 2026-13-45", "a.yaml: month must be in 1..12"),
+        ("a.yaml", "b: 1\na: 2026-13-45", "a.yaml: line 2 column 4: '2026-13-45' cannot be read as a date"),
+        ("a.yaml", "a: !!map x", "a.yaml: line 1 column 4: expected a mapping node, but found scalar"),
         ("a.json", "[1]", "a.json: the top level must be a mapping, got a list"),
         ("a.yaml", "a: 1\nb: [1\nc: 2", "a.yaml: line 3 column 2: expected ',' or ']', but got ':'"),
         ("a.yaml", "a: 1\nb: 2\na: 3", "a.yaml: line 3 column 1: a: given twice"),
@@ -55,10 +56,11 @@ def test_what_is_wrong_with_a_file(name: str, text: str | bytes | None, message:
     assert str(caught.value) == message
 
 
-def test_a_number_of_too_many_digits_is_read_as_one_that_is_too_large() -> None:
-    Path("a.json").write_text('{"steps": 1' + 5000 * "0" + "}")
+@pytest.mark.parametrize("name", ["a.json", "a.yaml"])
+def test_a_number_of_too_many_digits_is_read_as_one_that_is_too_large(name: str) -> None:
+    Path(name).write_text('{"steps": 1' + 5000 * "0" + "}")
     with pytest.raises(UsageError, match=r"^num_inference_steps: must be at most 1000, got 1000"):
-        schema.check(Request, "num_inference_steps", files.read("a.json")["steps"])
+        schema.check(Request, "num_inference_steps", files.read(name)["steps"])
 
 
 def test_values_that_are_named_often_are_not_deep() -> None:
