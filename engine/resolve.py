@@ -201,4 +201,14 @@ def _check_size(request: Request, spec: ModelSpec, bound: int) -> None:
         frames = f"x{request.num_frames}" if request.num_frames else ""
         sides = f"{shown(request.width)}x{shown(request.height)}{frames}"
         message = f"size: {sides} has {shown(pixels)} pixels, more than the {bound} allowed"
-        raise UsageError(f"{message} (--max-pixels)", code="invalid_size", param="size")
+        message = f"{message} (--max-pixels){_fewer_frames(request, spec, bound)}"
+        raise UsageError(message, code="invalid_size", param="size")
+
+
+def _fewer_frames(request: Request, spec: ModelSpec, bound: int) -> str:
+    """Say how many frames a clip of this size may have; nothing where even one is too large."""
+    assert request.height is not None and request.width is not None
+    most, stride = bound // (request.height * request.width), spec.frame_stride
+    if not most:  # as for every picture that is too large
+        return ""
+    return f"; of this size it may have at most {(most - 1) // stride * stride + 1} frames"

@@ -240,7 +240,19 @@ def test_max_pixels_replaces_the_models_bound_both_ways() -> None:
 
 def test_frames_count_as_pixels() -> None:
     error = refusal(ask(num_frames=85), VIDEO)
-    assert error.message == "size: 832x480x85 has 33945600 pixels, more than the 32348160 allowed (--max-pixels)"
+    assert error.message == (
+        "size: 832x480x85 has 33945600 pixels, more than the 32348160 allowed (--max-pixels); "
+        "of this size it may have at most 81 frames"
+    )
+    assert resolve(ask(num_frames=81), VIDEO).num_frames == 81
+    bound = 832 * 480 * 20  # 20 fit, but the model draws 17 or 21
+    assert refusal(ask(num_frames=21), VIDEO, max_pixels=bound).message.endswith("at most 17 frames")
+    assert resolve(ask(num_frames=17), VIDEO, max_pixels=bound).num_frames == 17
+
+
+def test_no_frames_are_offered_where_one_is_too_large() -> None:
+    error = refusal(ask(num_frames=5, width=1024, height=1024), VIDEO, max_pixels=1000)
+    assert error.message.endswith("pixels, more than the 1000 allowed (--max-pixels)")
 
 
 def test_a_model_without_a_size_is_not_measured() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -179,6 +180,12 @@ def test_what_cannot_be_made_is_refused_before_it_is_queued(
     answer = clips.client.post("/v1/videos", json={"prompt": "a boat", **SMALL, **fields})
     refused(answer, 404 if code is None else 400, code or "model_not_found", param)
     assert clips.client.get("/v1/videos").json()["first_id"] == before
+
+
+def test_a_clip_that_is_too_long_is_refused_with_the_longest_there_is(clips: Running) -> None:
+    asked = {"prompt": "a boat", "size": "64x48", "fps": 4, "seconds": 999_999}
+    message = refused(clips.client.post("/v1/videos", json=asked), 400, "invalid_size", "size")
+    assert re.search(r"of this size it may have at most \d+ frames$", message)
 
 
 def test_a_form_without_prompt(clips: Running) -> None:
