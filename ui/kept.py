@@ -13,7 +13,7 @@ import gradio as gr
 from engine.errors import SgdiffError
 from ui import say
 from ui.fitting import fitted
-from ui.forms import Form
+from ui.forms import Form, used
 
 if TYPE_CHECKING:
     from engine.catalog import ModelSpec
@@ -73,7 +73,7 @@ def shown(
         of_tab = kept.get(tab)
         raw = of_tab.get(spec.id) if spec is not None and isinstance(of_tab, dict) else None
         if isinstance(raw, dict):
-            fit = fitted(values(form, raw), form.entries, spec, max_pixels=max_pixels)
+            fit = fitted(values(form, raw, spec), form.entries, spec, max_pixels=max_pixels)
             notes += fit.notes
             found = form.updates(fit.values, spec)
             updates += [
@@ -100,11 +100,14 @@ def of_text(text: object) -> Kept:
     return found if isinstance(found, dict) else {}
 
 
-def values(form: Form, raw: Any) -> dict[str, Any]:
-    """Return the fields of what a browser keeps of a form; what cannot be read is left to its default."""
+def values(form: Form, raw: Any, spec: ModelSpec | None) -> dict[str, Any]:
+    """Return the fields of what a browser keeps of a form; what cannot be read is left to its default.
+
+    What the model does not use was never set by anybody: a hidden slider holds 0 in some browsers.
+    """
     found = dict[str, Any]()
     for name, entry in form.entries.items():
-        if isinstance(raw, Mapping) and name in raw:
+        if isinstance(raw, Mapping) and name in raw and used(name, spec):
             try:
                 found[name] = entry.read(raw[name])
             except (SgdiffError, TypeError, ValueError, AttributeError, OverflowError):

@@ -39,6 +39,7 @@ def test_a_reload_keeps_the_form(page: Page) -> None:
     kept(page, "a house that is kept")
     reloaded(page)
     expect(prompt).to_have_value("a house that is kept")
+    expect(page.locator(".toast-body")).to_have_count(0)
     expect(page.get_by_placeholder("What to keep out").locator("visible=true")).to_have_value("fog")
     expect(seed).to_have_value("9007199254740993")
     expect(steps(page)).to_have_value("33")

@@ -33,7 +33,7 @@ def forms() -> dict[str, Form]:
         found = Form(TINY)
         words(found, "What to draw")
         seed_row(found)
-        for name in ("width", "num_inference_steps", "max_sequence_length"):
+        for name in ("width", "num_inference_steps", "max_sequence_length", "guidance_scale_2"):
             found.widget(name)
         other = Form(TINY)
         words(other, "What to change")
@@ -51,7 +51,7 @@ def update(forms: dict[str, Form], served: ModelSpec | None, text: object, *writ
 def test_what_was_kept_of_the_model_is_shown(forms: dict[str, Form]) -> None:
     text = json.dumps({"generate": {"tiny-scenes": RAW, FLUX.id: {"num_inference_steps": 3}}})
     shown, other = update(forms, TINY, text)
-    assert shown == RAW | {"max_sequence_length": "64"}
+    assert shown == RAW | {"max_sequence_length": "64", "guidance_scale_2": None}
     assert other == [gr.skip()] * 2
     shown, _ = update(forms, TINY, text, "just written", "")
     assert (shown["prompt"], shown["negative_prompt"]) == ("as it is", "fog")
@@ -64,6 +64,13 @@ def test_what_cannot_be_sent_any_more_is_told(forms: dict[str, Form]) -> None:
     width = dict(zip(forms["generate"].entries, found, strict=False))["width"]["value"]
     assert int(width) < 512 and any("100000 pixels at most" in line for line in told)
     assert kept.shown(forms, TINY, text, ("", ""), fresh=False, max_pixels=400_000)[1] == []
+
+
+def test_of_what_the_model_does_not_use_nothing_is_shown_or_told(forms: dict[str, Form]) -> None:
+    text = kept.of_text(json.dumps({"generate": {"tiny-scenes": {"guidance_scale_2": 0, "num_inference_steps": 3}}}))
+    found, told = kept.shown(forms, TINY, text, ("", ""), fresh=False)
+    values = {name: entry["value"] for name, entry in zip(forms["generate"].entries, found, strict=False)}
+    assert (values["guidance_scale_2"], values["num_inference_steps"], told) == (None, 3, [])
 
 
 def test_a_model_of_which_nothing_is_kept_has_its_own_defaults(forms: dict[str, Form]) -> None:
