@@ -70,6 +70,26 @@ def test_a_style_grows_with_its_strength(engine: Engine, plain: Frame, name: str
     assert whole - none > 0.08
 
 
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The readers that the figures of the card come from."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/demo_model"))
+    report = __import__("style_report")
+    return report.load(ROOT / "scripts/demo_model/reader" / report.READERS, ROOT / "assets/models/tiny-scenes")
+
+
+def test_a_style_is_read_and_the_scene_stays(engine: Engine, readers: Any) -> None:
+    prompt, names = "a red sailboat on the sea by day", [*LORAS]
+    for at, name in enumerate([None, *names], -1):
+        worn = [{"path": name, "scale": 1.0}] if name else []
+        (output,) = engine.generate(prompt=prompt, seed=7, num_inference_steps=12, loras=worn)
+        shown = __import__("style_reader").read(output.frames, readers.style)[0]
+        assert [*(shown > 0.5)] == [k == at for k in range(len(names))], name
+        (seen,) = __import__("classifier").read(output.frames, readers.adapted)
+        assert (seen["time"], seen["place"]) == ("day", "sea"), name
+        assert ("sailboat", "red") in {(thing["kind"], thing["colour"]) for thing in seen["things"]}, name
+
+
 def test_two_at_once_mix(engine: Engine) -> None:
     pixels, neon = ("pixel-art", 0.7), ("neon-night", 0.7)
     both = _draw(engine, pixels, neon)

@@ -238,7 +238,7 @@ def readers(args: argparse.Namespace) -> None:
 def _readers(frozen: Frozen, args: argparse.Namespace) -> style_report.Readers:
     """The readers, from --state where it has them."""
     if (args.state / style_report.READERS).exists():
-        return style_report.held(frozen, args)
+        return style_report.load(args.state / style_report.READERS, args.model, DEVICE)
     pictures = unpack(args.work, DEVICE, args.pictures)
     scenes = [sample(FIRST_SEED + i) for i in range(len(pictures))]
     return style_report.learn(frozen, pictures, scenes, args)
@@ -275,7 +275,7 @@ STEPS = {"learn": learn, "readers": readers, "gain": gain, "read": read}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=("pack", *STEPS))
-    parser.add_argument("--work", type=Path, required=True, help="folder of the drawn pictures")
+    parser.add_argument("--work", type=Path, required=True, help="folder of pictures: drawn by `pack`, by the adapters")
     parser.add_argument("--count", type=int, default=4500, help="pack: pictures to draw")
     parser.add_argument("--model", type=Path, default=Path("assets/models/tiny-scenes"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/tiny-styles/out"), help="for the files and the report")

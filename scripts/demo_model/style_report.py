@@ -19,12 +19,14 @@ import torch
 from classifier import to_tensor
 from evaluate import FIRST_SEED, compare, draw, held_out
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from style_page import HALF, KEYS, MIXED, card, markdown, pair
 from styles import STYLES, apply
 from torch import Tensor
 
 SCALE = 4.0
-READERS = "readers.pt"
+READERS = "readers.safetensors"
 SHEET = (
     "A beautiful sunset over the mountains",
     "a red house by a lake at night, with pine trees",
@@ -49,17 +51,27 @@ class Readers:
     facts: dict[str, Any]
 
 
-def held(frozen: Any, args: argparse.Namespace) -> Readers:
-    """The readers that --state holds."""
-    device = str(frozen.device)
-    saved = torch.load(args.state / READERS, map_location=device)
-    plain = classifier.load(args.model / "classifier", device)
-    readers = Readers(style_reader.StyleReader().to(device), plain, classifier.Reader().to(device), saved["facts"])
-    readers.style.load_state_dict(saved["style"])
-    readers.adapted.load_state_dict(saved["adapted"])
-    readers.style.eval()
-    readers.adapted.eval()
+def load(file: Path, model: Path, device: str = "cpu") -> Readers:
+    """The readers that a file holds, and that of a model folder."""
+    with safe_open(file, "pt") as held:
+        facts = json.loads(held.metadata()["facts"])
+        tensors = {key: held.get_tensor(key).float() for key in held.keys()}  # noqa: SIM118
+    readers = Readers(style_reader.StyleReader(), classifier.load(model / "classifier"), classifier.Reader(), facts)
+    for name, module in (("style", readers.style), ("adapted", readers.adapted)):
+        module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+        module.eval()
+    for module in (readers.style, readers.plain, readers.adapted):
+        module.to(device)
     return readers
+
+
+def save(readers: Readers, file: Path) -> None:
+    """Write the two readers that were trained; that of attributes in fp16, as the model's own."""
+    tensors = {f"style.{k}": v.cpu().contiguous() for k, v in readers.style.state_dict().items()}
+    tensors |= {f"adapted.{k}": v.half().cpu().contiguous() for k, v in readers.adapted.state_dict().items()}
+    part = file.with_suffix(".part")
+    save_file(tensors, part, metadata={"facts": json.dumps(readers.facts)})
+    part.replace(file)
 
 
 def learn(frozen: Any, pictures: Tensor, scenes: Sequence[Any], args: argparse.Namespace) -> Readers:
@@ -74,10 +86,9 @@ def learn(frozen: Any, pictures: Tensor, scenes: Sequence[Any], args: argparse.N
     kinds = {"the model's own": plain, "adapted": adapted}
     facts = {"count": count, "right": style_reader.unseen(test, truth, frozen.through, style, kinds)}
     print(json.dumps(facts["right"]), flush=True)
-    part = args.state / f"{READERS}.part"
-    torch.save({"style": style.state_dict(), "adapted": adapted.state_dict(), "facts": facts}, part)
-    part.replace(args.state / READERS)
-    return Readers(style, plain, adapted, facts)
+    readers = Readers(style, plain, adapted, facts)
+    save(readers, args.state / READERS)
+    return readers
 
 
 def _pictures(frozen: Any, prompts: Sequence[str], steps: int, *worn: tuple[Any, float]) -> list[Image.Image]:
@@ -133,7 +144,7 @@ class Rows:
     ) -> None:
         self.frozen, self.readers, self.steps, self.first = frozen, readers, args.steps, first
         self.sha256 = {p.name: sha256(p.read_bytes()).hexdigest() for p in files}
-        self.drawn = args.state / f"drawn-{sha256(json.dumps(self.sha256).encode()).hexdigest()[:12]}-{args.steps}"
+        self.drawn = args.work / f"drawn-{sha256(json.dumps(self.sha256).encode()).hexdigest()[:12]}-{args.steps}"
         self.drawn.mkdir(parents=True, exist_ok=True)
         self.base: list[bool] = []
         self.rows: dict[str, Any] = {}
