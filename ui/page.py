@@ -71,6 +71,7 @@ class Page:
     pulse: gr.State = field(init=False)  # changes when something was submitted, so that the page follows it
     model: gr.State = field(init=False)  # the id of the model that the forms are for
     loras: gr.State = field(init=False)  # adapters of the next requests, as JSON of LoraRef; None: those of the server
+    worn: gr.BrowserState = field(init=False)  # the same, for when the page is loaded again
     shown: gr.State = field(init=False)  # what each view shows, see `View.state`
     forms: dict[str, Form] = field(default_factory=dict)  # by tab
     views: list[View] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Page:
         self.client = gr.BrowserState("", storage_key="sgdiff-client", **STORAGE)
         self.history = gr.BrowserState([], storage_key="sgdiff-prompts", **STORAGE)
         self.pulse, self.loras = gr.State(""), gr.State(None)
+        self.worn = gr.BrowserState(None, storage_key="sgdiff-loras", **STORAGE)
         self.model = gr.State(self.model_id)
         self.shown = gr.State({})
         self.keeper = Keeper()
@@ -225,12 +227,26 @@ class Page:
             **QUIET,
         )
         gr.on([demo.load, self.history.change], self.earlier, [self.history], self.menus, **QUIET)
+        demo.load(self.worn_again, [self.worn], [self.loras, self.worn], **QUIET)
+        self.loras.change(lambda loras: loras, [self.loras], [self.worn], **QUIET)
         self.keeper.connect(self, demo, self.model, QUIET)
 
         def refresh() -> list[Any]:
             return [update for _, render in self.refreshers for update in render()]
 
         self.model.change(refresh, None, [entry for entries, _ in self.refreshers for entry in entries], **QUIET)
+
+    def worn_again(self, worn: object) -> list[Any]:
+        """Return the adapters that were chosen last as far as they are still here, for the choice and for the browser.
+
+        What is not here any more is told once.
+        """
+        if not isinstance(worn, list) or not worn:
+            return [[] if worn == [] else gr.skip(), gr.skip()]
+        fit = fitted({"loras": worn}, (), None, adapters=self.desk.adapters)
+        say.changed(fit.notes)
+        loras = fit.values["loras"] or None
+        return [loras, loras]
 
     def earlier(self, history: object) -> Any:
         """Return the updates of the menus of earlier prompts."""

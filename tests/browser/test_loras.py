@@ -75,9 +75,14 @@ def test_a_switch_changes_the_picture_and_none_brings_it_back(chromium: Browser,
     expect(chosen(page).locator("li .what")).to_have_text("Pencil sketch")
     assert [(ref.path, ref.scale) for ref in job.request.loras or ()] == [("pencil-sketch", 1.0)]
     assert np.abs(pencil - before).mean() > 10
+    page.reload()
+    expect(chosen(page).locator("li .what")).to_have_text("Pencil sketch")
+    job, again = draw(page, drawing, 3)
+    assert len(job.request.loras or ()) == 1 and (again == pencil).all()
+    expect(page.locator(".toast-body")).to_have_count(0)
     press(page, "None")
     expect(chosen(page).locator("li")).to_have_count(0)
-    job, after = draw(page, drawing, 3)
+    job, after = draw(page, drawing, 4)
     assert job.request.loras == () and (after == before).all()
     merge(page)
     context.close()

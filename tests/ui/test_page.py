@@ -138,6 +138,22 @@ def test_chosen_adapters_are_those_of_the_request(page: Page) -> None:
     assert page.submit("generate", {"prompt": "a"}, "l", []).request.loras == ()
 
 
+def test_adapters_that_were_chosen_are_worn_again_if_they_are_still_here(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[Any]()
+    monkeypatch.setattr(say, "changed", told.append)
+    neon = {"path": "neon-night", "name": "neon", "scale": 0.5}
+    loras, worn = page.worn_again([neon, {"path": "/gone/away.safetensors"}, 5])
+    assert loras == worn and [(ref["path"], ref["scale"]) for ref in loras] == [("neon-night", 0.5)]
+    assert len(told[-1]) == 2 and "/gone/away.safetensors: left out; no such file is here" in told[-1][0]
+    assert page.worn_again(loras) == [loras, loras] and told[-1] == []
+    assert page.worn_again([{"path": "/gone/away.safetensors"}]) == [None, None]
+    assert page.worn_again([]) == [[], gr.skip()], "none, also not those of the server"
+    for wrong in (None, "neon-night", 5, {"path": "neon-night"}):
+        assert page.worn_again(wrong) == [gr.skip(), gr.skip()]
+
+
 def test_settings_are_loaded_into_their_tab_alone(page: Page) -> None:
     updates = page.restored(Request(prompt="a lake", num_inference_steps=7), "edit")
     assert len(updates) == len(page.restore_outputs)
