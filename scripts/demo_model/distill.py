@@ -87,40 +87,45 @@ def right(reader: classifier.Reader, pictures: Tensor, scenes: list[Scene]) -> T
     return good
 
 
-def _asked(source: Iterator[Scene], count: int, rng: random.Random) -> tuple[list[Scene], list[str], list[bool]]:
-    """Scenes, a prompt of each, and whether it says everything; what goes unsaid is the model's own choice."""
-    scenes = [next(source) for _ in range(count)]
-    whole = [rng.random() >= PARTIAL for _ in scenes]
-    prompts = [captions.full(s, rng) if w else captions.caption(s, rng) for s, w in zip(scenes, whole, strict=True)]
-    return scenes, prompts, whole
+@dataclass(frozen=True)
+class Asked:
+    """A prompt of a scene, and whether it says everything; what goes unsaid is the model's own choice."""
+
+    scene: Scene
+    prompt: str
+    whole: bool
+
+
+def _asked(source: Iterator[Scene], rng: random.Random) -> Asked:
+    scene, whole = next(source), rng.random() >= PARTIAL
+    return Asked(scene, captions.full(scene, rng) if whole else captions.caption(scene, rng), whole)
 
 
 def collect(frozen: Any, model: Path, seconds: float, steps: int, batch: int, most: int) -> Drawn:
     """Draws for a time. Of pictures whose prompts say everything those that came out as asked are kept, if some did."""
     reader = classifier.load(model / "classifier", str(frozen.device))
-    begin, source, rng, total, kept = time.time(), sources(), random.Random(9), 0, 0
+    begin, source, rng = time.time(), sources(), random.Random(9)
     parts: list[tuple[Tensor, Tensor]] = []
-    scenes: list[Scene] = []
-    prompts: list[str] = []
-    whole: list[bool] = []
+    asked: list[Asked] = []
     good: list[bool] = []
-    while not parts or (time.time() - begin < seconds and kept < most):
-        asked = _asked(source, batch, rng)
-        pictures, noise = draw(frozen, asked[1], steps, len(parts))
+    while not parts or (time.time() - begin < seconds and sum(good) < most):
+        new = [_asked(source, rng) for _ in range(batch)]
+        pictures, noise = draw(frozen, [a.prompt for a in new], steps, len(parts))
         parts.append((pictures, noise.to(torch.bfloat16)))
-        for held, new in zip((scenes, prompts, whole), asked, strict=True):
-            held += new  # type: ignore[operator, arg-type]
-        found = right(reader, pictures, asked[0]).tolist()
-        good += [ok or not w for ok, w in zip(found, asked[2], strict=True)]
-        total, kept = total + batch, sum(good)
-    as_asked = sum(ok and w for ok, w in zip(good, whole, strict=True))
-    print(f"drew {total} pictures in {time.time() - begin:.0f}s, {as_asked} of {sum(whole)} as asked", flush=True)
-    if as_asked < 0.1 * sum(whole):
+        found = right(reader, pictures, [a.scene for a in new]).tolist()
+        good += [ok or not a.whole for ok, a in zip(found, new, strict=True)]
+        asked += new
+    whole = [ok for ok, a in zip(good, asked, strict=True) if a.whole]
+    print(
+        f"drew {len(asked)} pictures in {time.time() - begin:.0f}s, {sum(whole)} of {len(whole)} as asked", flush=True
+    )
+    if sum(whole) < 0.1 * len(whole):
         print("too few pictures are as asked: all are kept", flush=True)
-        good = [True] * total
+        good = [True] * len(asked)
     chosen = [i for i, ok in enumerate(good) if ok]
     pictures, noise = (torch.cat([p[k] for p in parts])[chosen] for k in (0, 1))
-    return Drawn(pictures, noise, [prompts[i] for i in chosen], [scenes[i] if whole[i] else None for i in chosen])
+    kept = [asked[i] for i in chosen]
+    return Drawn(pictures, noise, [a.prompt for a in kept], [a.scene if a.whole else None for a in kept])
 
 
 def phrased(drawn: Drawn, count: int) -> list[str]:
