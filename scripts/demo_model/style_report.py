@@ -156,14 +156,15 @@ class Rows:
         return [Image.fromarray(a) for a in np.load(path)]
 
     def keep(self, report: Path) -> None:
-        """Take over what an earlier report of the same files says: only what it lacks is drawn."""
+        """Take over what an earlier report of the same files by the same readers says: only what it lacks is drawn."""
         told = json.loads(report.read_text()) if report.exists() else {}
-        if told.get("sha256") == self.sha256 and told["steps"] == self.steps:
+        same = {"sha256": self.sha256, "steps": self.steps, "readers": self.readers.facts}
+        if {key: told.get(key) for key in same} == same:
             self.rows |= told["rows"]
 
     def add(self, name: str, count: int, worn: Worn, filtered: Any = None) -> None:
         """One more row: the pictures of this set, or of the base model through a filter."""
-        if name in self.rows:
+        if self.rows.get(name, {}).get("prompts") == count:
             return
         scenes, prompts = held_out(count, self.first)
         if not self.base:

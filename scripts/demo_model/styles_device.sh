@@ -17,6 +17,8 @@ count=${#gpus[@]} reader=${gpus[-1]}
 [ "$count" -le 3 ] || { reader=${gpus[0]} gpus=("${gpus[@]:1:3}") count=3; }  # of many the first is for the readers
 each=$(((3 + count - 1) / count))                            # styles one after another on a GPU
 seconds=${SECONDS_EACH:-$(((BUDGET - 220) / each))}          # the rest: start, pictures, readers, strengths, report
+reading=$((seconds * each - 90))  # for the readers, meanwhile
+[ "$reading" -ge 60 ] || reading=60
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8} TOKENIZERS_PARALLELISM=false
 mkdir -p "$out" "$STATE"
 step() {  # GPU, step, flags: always in the background, where the trap finds it
@@ -33,7 +35,7 @@ for ((g = 0; g < count; g++)); do
     step "${gpus[g]}" learn --compile --style $(mine $g) --seconds "$seconds" $LEARN > "$STATE/learn$g.log" 2>&1 & pids+=($!)
 done
 { [ -e "$WORK/pictures.json" ] || "$PYTHON" scripts/demo_model/lora.py pack --work "$WORK" --count "$COUNT"; } > "$STATE/pack.log" 2>&1 &&
-    step "$reader" readers --reader-batch 256 --decoded 10000 --test 400 --reader-seconds "$((seconds - 90))" $READERS \
+    step "$reader" readers --reader-batch 256 --decoded 10000 --test 400 --reader-seconds "$reading" $READERS \
         > "$STATE/readers.log" 2>&1 & pids+=($!)
 all "${pids[@]}"
 echo "trained after ${SECONDS}s"; grep -h -E " steps (of|in) |drew|thing" "$STATE"/{learn*,pack,readers}.log || true
